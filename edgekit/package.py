@@ -336,9 +336,7 @@ def _tensor(fields: Fields) -> Tensor:
 
 
 def _quantization(fields: Fields) -> Quantization:
-    return Quantization(
-        scale=fields.number("scale"), zero_point=fields.integer("zero_point", low=-(1 << 31))
-    )
+    return Quantization(scale=fields.number("scale"), zero_point=fields.integer("zero_point", low=-(1 << 31)))
 
 
 def _verification(fields: Fields) -> Verification:

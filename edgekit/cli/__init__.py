@@ -1,0 +1,1 @@
+"""The `edgekit` command line: a thin group whose commands the parts contribute (extra `[cli]`)."""

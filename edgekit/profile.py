@@ -1,0 +1,342 @@
+"""Hardware profiles: one board, one flat TOML file of facts (`hw_profiles/*.toml`).
+
+A profile says what a board is (CPU, memory, accelerators, operating system), which runtimes it has,
+which targets and precisions suit it in order of preference, and where each figure comes from. Files
+do not inherit from each other: what stands in one is the whole truth about that board. What a
+runtime accepts stands in the rules files (`edgekit.rules`). Choosing a *variant* for a device is
+`edgekit.select`'s business; here only the *profiles* that fit a device are found.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from edgekit.digest import PREFIX, sha256_file
+from edgekit.errors import ProfileError
+from edgekit.tomlfile import Table, did_you_mean, read_toml
+
+SCHEMA = 1
+TARGETS = ("tflite", "onnx", "coreml", "armnn", "tidl", "triton", "tflm")
+RUNTIMES = ("litert", "onnxruntime", "coreml", "armnn", "tidl", "triton", "tflm", "ort-web")
+PRECISIONS = ("fp32", "fp16", "dynamic", "int8")
+BASES = ("measured", "claimed")
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}\Z")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Match:
+    """How a device is recognised; all that is given must hold. Without machines: never by itself.
+
+    `machines` are ``platform.machine()`` names, `models` parts of the board's model string
+    (``/proc/device-tree/model``), `runtimes` the runtimes that must be installed.
+    """
+
+    machines: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
+    runtimes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cpu:
+    """The application processor. `features` are the kernel's names, such as ``asimddp`` (dotprod)."""
+
+    name: str
+    cores: int
+    isa: str
+    features: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accelerator:
+    """A GPU, NPU or DSP, with what it computes and through which runtime it is reached."""
+
+    name: str
+    kind: str
+    precisions: tuple[str, ...] = ()
+    via: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuntimeRange:
+    """Versions of a runtime, `minimum` inclusive, `below` exclusive."""
+
+    minimum: str
+    below: str | None = None
+
+    def accepts(self, version: str) -> bool:
+        """Whether `version` lies in the range."""
+        number = version_key(version)
+        return version_key(self.minimum) <= number and (
+            self.below is None or number < version_key(self.below)
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProfileTarget:
+    """A target of a profile: precisions in order of preference; `default` are built when none is asked."""
+
+    name: str
+    runtime: str
+    rules: str
+    precisions: tuple[str, ...]
+    default: tuple[str, ...]
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """Where facts come from: `facts` are keys of the file, `basis` is ``measured`` or ``claimed``."""
+
+    facts: tuple[str, ...]
+    basis: str
+    source: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budgets:
+    """What a model may take on this board unless the contract says otherwise."""
+
+    latency_ms: float | None = None
+    memory_mb: int | None = None
+    size_mb: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """One board. `memory_mb` lists the sizes it is sold with, smallest first; `digest` is the file's."""
+
+    name: str
+    title: str
+    match: Match
+    cpu: Cpu
+    memory_mb: tuple[int, ...]
+    accelerators: tuple[Accelerator, ...]
+    os: str
+    python: str | None
+    runtimes: Mapping[str, RuntimeRange]
+    targets: tuple[ProfileTarget, ...]
+    budgets: Budgets
+    evidence: tuple[Evidence, ...]
+    digest: str
+
+    def target(self, name: str) -> ProfileTarget:
+        """The target called `name`.
+
+        Raises:
+            ProfileError: this board has none of that name.
+        """
+        for item in self.targets:
+            if item.name == name:
+                return item
+        known = ", ".join(item.name for item in self.targets)
+        raise ProfileError(
+            f"profile {self.name} has no target {name!r}", remedy=f"it has {known}", code="unknown_target"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready form, everything flattened."""
+        return asdict(self)
+
+
+class Facts(Protocol):
+    """What a device reports about itself (`edgekit.documents.DeviceFacts`)."""
+
+    @property
+    def machine(self) -> str: ...
+
+    @property
+    def model(self) -> str | None: ...
+
+    @property
+    def runtimes(self) -> Mapping[str, str]: ...
+
+
+def profiles_folder() -> Path:
+    """Folder of the profile files: the checkout's ``hw_profiles``, else the one inside the wheel.
+
+    Raises:
+        ProfileError: neither is there; the installation is broken.
+    """
+    here = Path(__file__).resolve().parent
+    checkout = here.parent / "hw_profiles"
+    if checkout.is_dir() and (here.parent / "pyproject.toml").is_file():
+        return checkout
+    packed = here / "_hw_profiles"
+    if packed.is_dir():
+        return packed
+    raise ProfileError(
+        "the profile files are not installed", where=str(packed), remedy="install edgekit again"
+    )
+
+
+def list_profiles(folder: Path | None = None) -> tuple[str, ...]:
+    """Names of all profiles, sorted."""
+    return tuple(sorted(path.stem for path in (folder or profiles_folder()).glob("*.toml")))
+
+
+def load_profile(name: str, folder: Path | None = None) -> Profile:
+    """Read a profile by its name, or a profile file by its path (anything ending in ``.toml``).
+
+    Raises:
+        ProfileError: unknown (with the nearest names) or invalid (with file, key and allowed values).
+    """
+    if name.endswith(".toml"):
+        return _read(Path(name))
+    base = folder or profiles_folder()
+    path = base / f"{name}.toml"
+    if not _NAME.match(name) or not path.is_file():
+        advice = did_you_mean(name, list_profiles(base))
+        raise ProfileError(f"unknown profile {name!r}", remedy=advice, code="unknown_profile")
+    return _read(path)
+
+
+def match_profiles(facts: Facts, folder: Path | None = None) -> tuple[str, ...]:
+    """Names of the profiles that fit a device, most specific first.
+
+    A named board beats a generic one, then the profile that demands more runtimes, then the name.
+    """
+    loaded = (load_profile(name, folder) for name in list_profiles(folder))
+    ranked = [(_specificity(item, facts), item.name) for item in loaded if _fits(item, facts)]
+    return tuple(name for _, name in sorted(ranked))
+
+
+def version_key(version: str) -> tuple[int, ...]:
+    """The leading numbers of a version for comparison: ``2.14.0rc1`` gives (2, 14, 0)."""
+    numbers = re.match(r"\d+(?:\.\d+)*", version.strip())
+    parts = [int(part) for part in numbers.group().split(".")] if numbers else []
+    while parts and parts[-1] == 0:
+        parts.pop()
+    return tuple(parts)
+
+
+def _fits(profile: Profile, facts: Facts) -> bool:
+    rule = profile.match
+    if facts.machine not in rule.machines:
+        return False
+    if rule.models and _model_hit(rule, facts) == 0:
+        return False
+    return all(
+        name in facts.runtimes
+        and (name not in profile.runtimes or profile.runtimes[name].accepts(facts.runtimes[name]))
+        for name in rule.runtimes
+    )
+
+
+def _model_hit(rule: Match, facts: Facts) -> int:
+    model = (facts.model or "").lower()
+    return max((len(part) for part in rule.models if part.lower() in model), default=0)
+
+
+def _specificity(profile: Profile, facts: Facts) -> tuple[int, int]:
+    return (-_model_hit(profile.match, facts), -len(profile.match.runtimes))
+
+
+def _read(path: Path) -> Profile:
+    table = read_toml(path, ProfileError)
+    schema = table.integer("schema")
+    if schema != SCHEMA:
+        raise table.fail("schema", f"{schema} is not supported, {SCHEMA} is", "update edgekit")
+    name = table.text("name")
+    if name != path.stem or not _NAME.match(name):
+        raise table.fail("name", f"{name!r} must be the file's name {path.stem!r}, of a-z, 0-9 and -")
+    platform = table.table("os")
+    profile = Profile(
+        name=name,
+        title=table.text("title"),
+        match=_match(table.table("match")),
+        cpu=_cpu(table.table("cpu")),
+        memory_mb=table.integers("memory_mb", low=0),
+        accelerators=table.tables("accelerators", _accelerator),
+        os=platform.text("name"),
+        python=platform.maybe_text("python"),
+        runtimes=table.members("runtimes", _runtime),
+        targets=table.tables("targets", _target),
+        budgets=_budgets(table.table("budgets")),
+        evidence=table.tables("evidence", _evidence),
+        digest=PREFIX + sha256_file(path),
+    )
+    platform.finish()
+    table.finish()
+    _check(profile, table)
+    return profile
+
+
+def _check(profile: Profile, table: Table) -> None:
+    if not profile.targets:
+        raise table.fail("targets", "at least one target is required")
+    if not profile.evidence:
+        raise table.fail("evidence", "a profile without sources is not accepted", "add an [[evidence]] table")
+    for index, target in enumerate(profile.targets):
+        where = f"targets[{index}]"
+        if target.runtime not in profile.runtimes:
+            raise table.fail(f"{where}.runtime", f"{target.runtime!r} is not among the runtimes")
+        if not set(target.default) <= set(target.precisions):
+            raise table.fail(f"{where}.default", f"only {', '.join(target.precisions)} can be defaults")
+    for runtime in profile.match.runtimes:
+        if runtime not in profile.runtimes:
+            raise table.fail("match.runtimes", f"{runtime!r} is not among the runtimes")
+
+
+def _match(table: Table) -> Match:
+    match = Match(
+        machines=table.texts("machines"), models=table.texts("models"), runtimes=table.texts("runtimes")
+    )
+    table.finish()
+    return match
+
+
+def _cpu(table: Table) -> Cpu:
+    cpu = Cpu(
+        name=table.text("name"),
+        cores=table.integer("cores", low=1),
+        isa=table.text("isa"),
+        features=table.texts("features"),
+    )
+    table.finish()
+    return cpu
+
+
+def _accelerator(table: Table) -> Accelerator:
+    return Accelerator(
+        name=table.text("name"),
+        kind=table.text("kind", allowed=("gpu", "npu", "dsp")),
+        precisions=table.texts("precisions"),
+        via=table.text("via", ""),
+        note=table.text("note", ""),
+    )
+
+
+def _runtime(table: Table) -> RuntimeRange:
+    return RuntimeRange(minimum=table.text("minimum"), below=table.maybe_text("below"))
+
+
+def _target(table: Table) -> ProfileTarget:
+    return ProfileTarget(
+        name=table.text("name", allowed=TARGETS),
+        runtime=table.text("runtime", allowed=RUNTIMES),
+        rules=table.text("rules"),
+        precisions=table.texts("precisions", allowed=PRECISIONS),
+        default=table.texts("default", allowed=PRECISIONS),
+        options=table.mapping("options"),
+    )
+
+
+def _budgets(table: Table) -> Budgets:
+    budgets = Budgets(
+        latency_ms=table.maybe_number("latency_ms"),
+        memory_mb=table.maybe_integer("memory_mb"),
+        size_mb=table.maybe_number("size_mb"),
+    )
+    table.finish()
+    return budgets
+
+
+def _evidence(table: Table) -> Evidence:
+    return Evidence(
+        facts=table.texts("facts"), basis=table.text("basis", allowed=BASES), source=table.text("source")
+    )

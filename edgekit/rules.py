@@ -1,0 +1,142 @@
+"""Rules files: what one version of a runtime accepts (`hw_profiles/rules/<target>-<version>.toml`).
+
+Per set of ops: the allowed activation and weight types, whether weights are symmetric and per
+channel, fixed output scales, and groups whose inputs and outputs must share a scale; besides that,
+limits of single ops with a reason code. Profiles name a rules file; rules do not inherit. This
+module only reads them: quantization and the planners apply them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from edgekit.digest import PREFIX, sha256_file
+from edgekit.errors import ProfileError
+from edgekit.profile import TARGETS, profiles_folder
+from edgekit.tomlfile import Table, did_you_mean, read_toml
+
+SCHEMA = 1
+TYPES = ("float32", "float16", "int8", "uint8", "int16", "int32", "int4", "uint4")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpRule:
+    """How the ops of one set may be quantized.
+
+    `ops` are ONNX op types. `activations` and `weights` are allowed types; `scale` and `zero_point`
+    fix the output's quantization (softmax 1/256, −128); `same_scale`: output shares its input's.
+    """
+
+    ops: tuple[str, ...]
+    activations: tuple[str, ...]
+    weights: tuple[str, ...] = ()
+    weights_symmetric: bool = True
+    weights_per_channel: bool = False
+    activations_symmetric: bool = False
+    power_of_two: bool = False
+    scale: float | None = None
+    zero_point: int | None = None
+    same_scale: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limit:
+    """An op the runtime does not take, or takes only so: `reason_code`, what it is, what to do."""
+
+    op: str
+    reason_code: str
+    detail: str
+    remedy: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rules:
+    """One runtime version's rules. `io` lists dtypes of inputs and outputs, `precisions` what it builds."""
+
+    name: str
+    target: str
+    version: str
+    runtime: str
+    precisions: tuple[str, ...]
+    io: tuple[str, ...]
+    ops: tuple[OpRule, ...]
+    limits: tuple[Limit, ...]
+    sources: tuple[str, ...]
+    digest: str
+
+    def rule(self, op: str) -> OpRule | None:
+        """The rule for ONNX op type `op`, or None when it stays in float."""
+        return next((item for item in self.ops if op in item.ops), None)
+
+    def limit(self, op: str) -> Limit | None:
+        """The limit on ONNX op type `op`, if there is one."""
+        return next((item for item in self.limits if item.op == op), None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready form."""
+        return asdict(self)
+
+
+def list_rules(folder: Path | None = None) -> tuple[str, ...]:
+    """Names of all rules files, sorted."""
+    return tuple(sorted(path.stem for path in (folder or profiles_folder() / "rules").glob("*.toml")))
+
+
+def load_rules(name: str, folder: Path | None = None) -> Rules:
+    """Read the rules called `name`, such as ``tflite-2.3``.
+
+    Raises:
+        ProfileError: unknown (with the nearest names) or invalid (with file, key and allowed values).
+    """
+    base = folder or profiles_folder() / "rules"
+    if name not in list_rules(base):
+        advice = did_you_mean(name, list_rules(base))
+        raise ProfileError(f"unknown rules {name!r}", remedy=advice, code="unknown_rules")
+    path = base / f"{name}.toml"
+    table = read_toml(path, ProfileError)
+    schema = table.integer("schema")
+    if schema != SCHEMA:
+        raise table.fail("schema", f"{schema} is not supported, {SCHEMA} is", "update edgekit")
+    target, version = table.text("target", allowed=TARGETS), table.text("version")
+    if name != f"{target}-{version}":
+        raise table.fail("version", f"the file must be called {target}-{version}.toml")
+    rules = Rules(
+        name=name,
+        target=target,
+        version=version,
+        runtime=table.text("runtime"),
+        precisions=table.texts("precisions"),
+        io=table.texts("io", allowed=(*TYPES, "int64", "bool")),
+        ops=table.tables("op", _op),
+        limits=table.tables("limit", _limit),
+        sources=table.texts("sources"),
+        digest=PREFIX + sha256_file(path),
+    )
+    table.finish()
+    return rules
+
+
+def _op(table: Table) -> OpRule:
+    return OpRule(
+        ops=table.texts("ops"),
+        activations=table.texts("activations", allowed=TYPES),
+        weights=table.texts("weights", allowed=TYPES),
+        weights_symmetric=table.flag("weights_symmetric", True),
+        weights_per_channel=table.flag("weights_per_channel", False),
+        activations_symmetric=table.flag("activations_symmetric", False),
+        power_of_two=table.flag("power_of_two", False),
+        scale=table.maybe_number("scale"),
+        zero_point=table.integer("zero_point", low=-(1 << 15)) if table.has("zero_point") else None,
+        same_scale=table.flag("same_scale", False),
+    )
+
+
+def _limit(table: Table) -> Limit:
+    return Limit(
+        op=table.text("op"),
+        reason_code=table.text("reason_code"),
+        detail=table.text("detail"),
+        remedy=table.text("remedy"),
+    )

@@ -1,0 +1,247 @@
+"""Reading TOML files that people write: strict, and every error says file, key and what was allowed.
+
+Profiles, rules and contracts are read through a `Table`. Unlike `edgekit.wire`, which keeps unknown
+members for newer readers, a key nobody asked for is an error here, because in a hand-written file
+it is a spelling mistake.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import sys
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from datetime import date, datetime, time
+from pathlib import Path
+from typing import Any, TypeVar
+
+from edgekit.errors import UsageError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+T = TypeVar("T")
+_LIMIT = 4 << 20
+
+
+def read_toml(path: Path, error: type[UsageError]) -> Table:
+    """Read `path` as a Table whose complaints are of class `error`.
+
+    Raises:
+        UsageError: of the given class; missing, unreadable, too large, not UTF-8 or not TOML.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as problem:
+        raise error(f"cannot read: {problem.strerror}", where=str(path)) from problem
+    if len(data) > _LIMIT:
+        raise error(f"{len(data)} bytes, at most {_LIMIT} allowed", where=str(path))
+    try:
+        value = tomllib.loads(data.decode("utf-8"))
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as problem:
+        raise error(f"not valid TOML: {problem}", where=str(path)) from problem
+    return Table(value, where=str(path), error=error)
+
+
+def did_you_mean(word: str, choices: Iterable[str]) -> str:
+    """Advice for a word that is none of `choices`: the nearest ones, else all of them."""
+    known = sorted(choices)
+    near = difflib.get_close_matches(word, known, n=3, cutoff=0.5)
+    if near:
+        return f"did you mean {', '.join(near)}?"
+    return f"known: {', '.join(known)}" if known else "none are known here"
+
+
+class Table:
+    """Typed access to one TOML table (or JSON object); `finish` refuses keys that nobody asked for.
+
+    Args:
+        value: the table.
+        where: file and key path, for errors.
+        error: the class to raise.
+    """
+
+    def __init__(self, value: object, *, where: str, error: type[UsageError], path: str = "") -> None:
+        self._where, self._error, self._path = where, error, path
+        if not isinstance(value, Mapping):
+            raise self._fail(f"a table was expected, not {type(value).__name__}")
+        self._value: Mapping[str, Any] = value
+        self._seen: set[str] = set()
+
+    def _fail(self, message: str, key: str = "", remedy: str | None = None) -> UsageError:
+        dotted = ".".join(part for part in (self._path, key) if part)
+        where = f"{self._where}: {dotted}" if dotted else self._where
+        return self._error(message, where=where, remedy=remedy)
+
+    def fail(self, key: str, message: str, remedy: str | None = None) -> UsageError:
+        """The error for `key`, to be raised by the caller."""
+        return self._fail(message, key, remedy)
+
+    def has(self, key: str) -> bool:
+        """Whether `key` is there."""
+        return key in self._value
+
+    def _take(self, key: str) -> Any:
+        self._seen.add(key)
+        return self._value.get(key)
+
+    def text(self, key: str, default: str | None = None, *, allowed: Collection[str] = ()) -> str:
+        """A string, one of `allowed` if given; required without a default."""
+        value = self._take(key)
+        if value is None:
+            if default is None:
+                raise self.fail(key, "is required, a string was expected")
+            return default
+        if not isinstance(value, str):
+            raise self.fail(key, f"a string was expected, not {value!r}")
+        return self._one_of(key, value, allowed)
+
+    def _one_of(self, key: str, value: str, allowed: Collection[str]) -> str:
+        if allowed and value not in allowed:
+            choices = ", ".join(sorted(allowed))
+            near = difflib.get_close_matches(value, sorted(allowed), n=1)
+            remedy = f"did you mean {near[0]!r}?" if near else None
+            raise self.fail(key, f"{value!r} is not one of {choices}", remedy)
+        return value
+
+    def maybe_text(self, key: str) -> str | None:
+        """A string, or None when absent."""
+        return self.text(key) if self.has(key) else None
+
+    def texts(self, key: str, *, allowed: Collection[str] = ()) -> tuple[str, ...]:
+        """A list of strings, empty when absent."""
+        values = self._list(key)
+        if not all(isinstance(value, str) for value in values):
+            raise self.fail(key, "a list of strings was expected")
+        return tuple(self._one_of(key, value, allowed) for value in values)
+
+    def _list(self, key: str) -> Sequence[Any]:
+        value = self._take(key)
+        if value is None:
+            return ()
+        if not isinstance(value, list | tuple):
+            raise self.fail(key, "a list was expected")
+        return value
+
+    def integer(self, key: str, default: int | None = None, *, low: int = 0) -> int:
+        """A whole number of at least `low`; required without a default."""
+        value = self._take(key)
+        if value is None and default is not None:
+            return default
+        if isinstance(value, bool) or not isinstance(value, int) or value < low:
+            raise self.fail(key, f"a whole number of at least {low} was expected, not {value!r}")
+        return value
+
+    def maybe_integer(self, key: str, *, low: int = 0) -> int | None:
+        """A whole number of at least `low`, or None when absent."""
+        return self.integer(key, low=low) if self.has(key) else None
+
+    def integers(self, key: str, *, low: int = -1) -> tuple[int, ...]:
+        """A list of whole numbers of at least `low`, empty when absent."""
+        values = self._list(key)
+        if not all(isinstance(v, int) and not isinstance(v, bool) and v >= low for v in values):
+            raise self.fail(key, f"a list of whole numbers of at least {low} was expected")
+        return tuple(values)
+
+    def number(self, key: str, default: float | None = None) -> float:
+        """A finite number; required without a default."""
+        value = self._take(key)
+        if value is None and default is not None:
+            return default
+        if not _is_number(value):
+            raise self.fail(key, f"a finite number was expected, not {value!r}")
+        return float(value)
+
+    def maybe_number(self, key: str) -> float | None:
+        """A finite number, or None when absent."""
+        return self.number(key) if self.has(key) else None
+
+    def numbers(self, key: str) -> tuple[float, ...]:
+        """A list of finite numbers, empty when absent."""
+        values = self._list(key)
+        if not all(_is_number(value) for value in values):
+            raise self.fail(key, "a list of finite numbers was expected")
+        return tuple(float(value) for value in values)
+
+    def flag(self, key: str, default: bool) -> bool:
+        """True or false."""
+        value = self._take(key)
+        if value is None:
+            return default
+        if not isinstance(value, bool):
+            raise self.fail(key, f"true or false was expected, not {value!r}")
+        return value
+
+    def mapping(self, key: str) -> dict[str, Any]:
+        """A free table as JSON-ready values (dates become text), empty when absent."""
+        value = self._take(key)
+        if value is None:
+            return {}
+        if not isinstance(value, Mapping):
+            raise self.fail(key, "a table was expected")
+        return {name: json_ready(member) for name, member in value.items()}
+
+    def free(self, key: str) -> Any:
+        """Whatever stands there, JSON-ready."""
+        return json_ready(self._take(key))
+
+    def rest(self) -> dict[str, Any]:
+        """The members nobody asked for, JSON-ready."""
+        return {key: json_ready(value) for key, value in self._value.items() if key not in self._seen}
+
+    def table(self, key: str) -> Table:
+        """The sub-table `key`, an empty one when absent."""
+        value = self._take(key)
+        path = f"{self._path}.{key}" if self._path else key
+        return Table({} if value is None else value, where=self._where, error=self._error, path=path)
+
+    def tables(self, key: str, build: Callable[[Table], T]) -> tuple[T, ...]:
+        """A list of tables (``[[key]]``), each read by `build` and finished."""
+        path = f"{self._path}.{key}" if self._path else key
+        items = (
+            Table(value, where=self._where, error=self._error, path=f"{path}[{index}]")
+            for index, value in enumerate(self._list(key))
+        )
+        return tuple(_built(item, build) for item in items)
+
+    def members(self, key: str, build: Callable[[Table], T]) -> dict[str, T]:
+        """A table of tables (``[key.name]``), each read by `build` and finished."""
+        outer = self.table(key)
+        return {name: _built(outer.table(name), build) for name in outer.names()}
+
+    def names(self) -> tuple[str, ...]:
+        """The keys of the table, in the file's order."""
+        return tuple(self._value)
+
+    def finish(self) -> None:
+        """Refuse keys that nobody asked for.
+
+        Raises:
+            UsageError: naming the first such key and the nearest known one.
+        """
+        for key in self._value:
+            if key not in self._seen:
+                raise self.fail(key, "unknown key", did_you_mean(key, self._seen))
+
+
+def _built(table: Table, build: Callable[[Table], T]) -> T:
+    result = build(table)
+    table.finish()
+    return result
+
+
+def json_ready(value: Any) -> Any:
+    """TOML values as JSON ones: dates and times become ISO text."""
+    if isinstance(value, Mapping):
+        return {key: json_ready(member) for key, member in value.items()}
+    if isinstance(value, list | tuple):
+        return [json_ready(member) for member in value]
+    if isinstance(value, datetime | date | time):
+        return value.isoformat()
+    return value
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
