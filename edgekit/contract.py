@@ -149,8 +149,8 @@ class Contract:
         Raises:
             ContractError: a member of the wrong type or value.
         """
-        table = Table(json_ready(value), where=where, error=ContractError)
-        contract = _contract(table, strict=False)
+        table = Table(json_ready(value), where=where, error=ContractError, strict=False)
+        contract = _contract(table)
         known = {"model", "inputs", "outputs", "metrics", "kpis", "data", "serving", "drift"}
         extra = {key: member for key, member in value.items() if key not in known}
         return cls(**{**_fields_of(contract), "extra": extra})
@@ -163,7 +163,7 @@ def load_contract(path: Path) -> Contract:
         ContractError: unreadable, not TOML, or a key that is unknown or of the wrong kind.
     """
     table = read_toml(path, ContractError)
-    contract = _contract(table, strict=True)
+    contract = _contract(table)
     data = Data(
         calibration=_beside(path, contract.data.calibration),
         validation=_beside(path, contract.data.validation),
@@ -179,13 +179,13 @@ def _fields_of(contract: Contract) -> dict[str, Any]:
     return {name: getattr(contract, name) for name in Contract.__dataclass_fields__}
 
 
-def _contract(table: Table, *, strict: bool) -> Contract:
+def _contract(table: Table) -> Contract:
     model = table.table("model")
     name, version = _checked(model, "name"), _checked(model, "version")
     contract = Contract(
         name=name,
         version=version,
-        identity=_identity(model, strict=strict),
+        identity=_identity(model),
         inputs=table.tables("inputs", _input),
         outputs=table.tables("outputs", _output),
         metrics=table.tables("metrics", _metric),
@@ -198,8 +198,7 @@ def _contract(table: Table, *, strict: bool) -> Contract:
         names = [item.name for item in items]
         if len(set(names)) != len(names):
             raise table.fail(key, "two entries have the same name")
-    if strict:
-        table.finish()
+    table.finish()
     return contract
 
 
@@ -210,7 +209,7 @@ def _checked(model: Table, key: str) -> str | None:
     return value
 
 
-def _identity(model: Table, *, strict: bool) -> dict[str, Any]:
+def _identity(model: Table) -> dict[str, Any]:
     """The free members of ``[model]``; from a package unknown ones are kept as they are."""
     found: dict[str, Any] = {}
     if model.has("tags"):
@@ -219,9 +218,7 @@ def _identity(model: Table, *, strict: bool) -> dict[str, Any]:
         found["origin"] = model.text("origin", allowed=ORIGINS)
     found.update({key: model.text(key) for key in _IDENTITY_TEXTS if model.has(key)})
     found.update({key: model.mapping(key) for key in _IDENTITY_TABLES if model.has(key)})
-    if strict:
-        model.finish()
-        return found
+    model.finish()
     return {**model.rest(), **found}
 
 

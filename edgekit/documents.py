@@ -170,7 +170,8 @@ class DeviceFacts(Document):
 
     `machine` is ``platform.machine()``, `model` the board's own string, `runtimes` name → version of
     those that are installed and enabled, `profiles` the matching hardware profiles, most specific
-    first (the first is the device's stratum), `precisions` the order the owner prefers (empty: the profile's),
+    first (the first is the device's stratum), `precisions` the order the owner prefers (empty: the
+    profile's),
     `labels` the owner's words for rings.
     """
 
@@ -454,7 +455,8 @@ class Telemetry(Document):
     """What `Window` and `ProbeReport` share (``d/<id>/tm/<slot>``, QoS 1, not retained).
 
     Stored in the agent's outbox until the service acknowledges (boot_id, seq). `oldest` is the
-    lowest seq of this boot still in the outbox: everything below it was acknowledged or, when the bounded outbox
+    lowest seq of this boot still in the outbox: everything below it was acknowledged or, when the
+    bounded outbox
     overflowed, dropped (`dropped` counts those, of all boots).
     """
 
@@ -496,7 +498,8 @@ class Window(Telemetry):
 
     `errors` counts by kind, ``client:<kind>`` (the caller's fault, never held against a model) and
     ``model:<kind>``; `latency` per stage (``preprocess``, ``infer``, ``postprocess``, ``total``) in
-    milliseconds; `predictions`, `confidence` and `inputs` by tensor name in the package's bins; `resources` gauges
+    milliseconds; `predictions`, `confidence` and `inputs` by tensor name in the package's bins;
+    `resources` gauges
     such as ``rss_mb``, ``cpu_percent``, ``temperature_c``. `trial` marks windows of a trial.
     """
 
@@ -546,7 +549,8 @@ class ProbeReport(Telemetry):
     `probe` is ``package`` or ``truth``; `target` names the probe set (TUF target, empty for package
     probes); `n` items, `right` a string of n characters ``1`` (right) or ``0``, item by item in the
     set's order; `baseline` the same for the incumbent on the same device, or None without one;
-    `limit` the accuracy or tolerance asked for, `passed` the device's own judgement, `detail` figures such as ``max_abs``.
+    `limit` the accuracy or tolerance asked for, `passed` the device's own judgement, `detail` figures
+    such as ``max_abs``.
     """
 
     kind: ClassVar[str] = "probe"
@@ -646,7 +650,8 @@ class ControllerState(Document):
 @dataclass(frozen=True, kw_only=True)
 class EnrolRequest(Document):
     """``POST /v1/enrol``: a one-time token, the public half of the key made on the device
-    (Ed25519, 64 hex digits), `proof` = hex signature over ``edgekit-enrol:<token>`` by that key, and the facts."""
+    (Ed25519, 64 hex digits), `proof` = hex signature over ``edgekit-enrol:<token>`` by that key, and
+    the facts."""
 
     kind: ClassVar[str] = "enrol"
     token: str

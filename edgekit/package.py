@@ -87,7 +87,8 @@ class Probe:
 
     `file` is an npz with arrays ``in:<name>`` and ``out:<name>`` (first axis = `n` samples, in the
     contract's dtypes, outputs dequantized); a device passes when every output differs by at most
-    `atol` (absolute, in the output's unit) and, where `argmax_agreement` is set, that share of argmaxes agrees.
+    `atol` (absolute, in the output's unit) and, where `argmax_agreement` is set, that share of
+    argmaxes agrees.
     """
 
     file: File
@@ -101,7 +102,8 @@ class Requirements:
     """What a device needs to run a variant. Empty tuples and None mean no demand.
 
     `machines` are ``platform.machine()`` names; `runtime` and `min_runtime` the runtime that loads
-    it (``litert``, ``onnxruntime``, ``coreml``) and the lowest version; `memory_mb` and `cpu_features` likewise.
+    it (``litert``, ``onnxruntime``, ``coreml``) and the lowest version; `memory_mb` and `cpu_features`
+    likewise.
     """
 
     runtime: str

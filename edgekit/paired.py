@@ -2,7 +2,8 @@
 
 Both compare a candidate with a baseline on the *same* items. Of n items only the discordant ones
 carry information: `lost` (baseline right, candidate wrong) and `gained` (the opposite). Given
-lost + gained = m, lost is binomial(m, θ); the Clopper–Pearson bounds of θ (Biometrika 26, 1934) give bounds of the
+lost + gained = m, lost is binomial(m, θ); the Clopper–Pearson bounds of θ (Biometrika 26, 1934) give
+bounds of the
 drop = (lost - gained) / n; θ = ½ is McNemar's null hypothesis in its exact form.
 """
 

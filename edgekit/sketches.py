@@ -2,7 +2,8 @@
 
 Device → site → fleet is a sum, in any order and grouping; nothing here keeps samples. `Bins` holds
 counts over the package's frozen bins (classes, or real-valued bins with inner edges);
-`LatencyHistogram` has logarithmic buckets, eight a doubling, so a quantile read from it is within 4.5 % of the truth.
+`LatencyHistogram` has logarithmic buckets, eight a doubling, so a quantile read from it is within 4.5
+% of the truth.
 """
 
 from __future__ import annotations
@@ -68,9 +69,11 @@ def bin_index(edges: Sequence[float], value: float) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class LatencyHistogram:
-    """Durations in milliseconds: `buckets` maps a bucket's number to its count, `sum_ms` and `max_ms` are exact.
+    """Durations in milliseconds: `buckets` maps a bucket's number to its count, `sum_ms` and `max_ms`
+    are exact.
 
-    Bucket b holds durations up to ``2**(b/8 - 10)`` ms and above the bucket before it; b runs from 0 to 240 (17 minutes).
+    Bucket b holds durations up to ``2**(b/8 - 10)`` ms and above the bucket before it; b runs from 0
+    to 240 (17 minutes).
     """
 
     buckets: Mapping[int, int] = field(default_factory=dict)
@@ -92,7 +95,8 @@ class LatencyHistogram:
         )
 
     def quantile(self, share: float) -> float | None:
-        """The duration in ms below which `share` of all lie (geometric middle of its bucket), None when empty."""
+        """The duration in ms below which `share` of all lie (geometric middle of its bucket), None
+        when empty."""
         rank = share * self.count
         seen = 0
         for bucket in sorted(self.buckets):

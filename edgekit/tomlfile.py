@@ -61,10 +61,14 @@ class Table:
         value: the table.
         where: file and key path, for errors.
         error: the class to raise.
+        path: dotted keys that lead here.
+        strict: whether `finish` refuses unknown keys; sub-tables inherit it.
     """
 
-    def __init__(self, value: object, *, where: str, error: type[UsageError], path: str = "") -> None:
-        self._where, self._error, self._path = where, error, path
+    def __init__(
+        self, value: object, *, where: str, error: type[UsageError], path: str = "", strict: bool = True
+    ) -> None:
+        self._where, self._error, self._path, self._strict = where, error, path, strict
         if not isinstance(value, Mapping):
             raise self._fail(f"a table was expected, not {type(value).__name__}")
         self._value: Mapping[str, Any] = value
@@ -195,16 +199,16 @@ class Table:
         """The sub-table `key`, an empty one when absent."""
         value = self._take(key)
         path = f"{self._path}.{key}" if self._path else key
-        return Table({} if value is None else value, where=self._where, error=self._error, path=path)
+        return self._sub({} if value is None else value, path)
+
+    def _sub(self, value: object, path: str) -> Table:
+        return Table(value, where=self._where, error=self._error, path=path, strict=self._strict)
 
     def tables(self, key: str, build: Callable[[Table], T]) -> tuple[T, ...]:
         """A list of tables (``[[key]]``), each read by `build` and finished."""
         path = f"{self._path}.{key}" if self._path else key
-        items = (
-            Table(value, where=self._where, error=self._error, path=f"{path}[{index}]")
-            for index, value in enumerate(self._list(key))
-        )
-        return tuple(_built(item, build) for item in items)
+        items = enumerate(self._list(key))
+        return tuple(_built(self._sub(value, f"{path}[{index}]"), build) for index, value in items)
 
     def members(self, key: str, build: Callable[[Table], T]) -> dict[str, T]:
         """A table of tables (``[key.name]``), each read by `build` and finished."""
@@ -222,7 +226,7 @@ class Table:
             UsageError: naming the first such key and the nearest known one.
         """
         for key in self._value:
-            if key not in self._seen:
+            if self._strict and key not in self._seen:
                 raise self.fail(key, "unknown key", did_you_mean(key, self._seen))
 
 
