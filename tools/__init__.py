@@ -1,0 +1,1 @@
+"""Scripts for working on edgekit itself; nothing here is shipped."""
