@@ -12,6 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
+
+# Shared machines are slow at times: a slow example is no failure.
+settings.register_profile("edgekit", deadline=None)
+settings.load_profile("edgekit")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 _SERVICES = {"mosquitto": ("mosquitto",), "chromium": ("chromium", "chromium-browser", "google-chrome")}
