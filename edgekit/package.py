@@ -18,7 +18,7 @@ from typing import Any
 from edgekit.digest import canonical_json, digest_of_files, sha256_file, sha256_hex
 from edgekit.errors import DocumentError, StorageError
 from edgekit.files import read_bytes, safe_relative
-from edgekit.wire import Fields, parse_object
+from edgekit.wire import Fields, parse_object, pruned
 
 SCHEMA = 1
 METHODS = ("executed", "emulated", "prepared")
@@ -199,9 +199,9 @@ class Manifest:
         """JSON-ready form; keys that are None are left out."""
         body = asdict(self)
         extra = body.pop("extra")
-        pruned = _prune(body)
-        assert isinstance(pruned, dict)
-        return {**extra, **pruned}
+        plain = pruned(body)
+        assert isinstance(plain, dict)
+        return {**extra, **plain}
 
     def to_bytes(self) -> bytes:
         """The canonical bytes of ``package.json``."""
@@ -302,14 +302,6 @@ def load_package(folder: Path, *, check_files: bool = True) -> Manifest:
                 code="digest_mismatch",
             )
     return manifest
-
-
-def _prune(value: object) -> object:
-    if isinstance(value, dict):
-        return {key: _prune(member) for key, member in value.items() if member is not None}
-    if isinstance(value, list | tuple):
-        return [_prune(member) for member in value]
-    return value
 
 
 def _checked_name(fields: Fields, name: str) -> str:

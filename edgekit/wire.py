@@ -192,3 +192,12 @@ class Fields:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def pruned(value: object) -> object:
+    """A JSON-ready copy of `value` in which members that are None are left out and tuples are lists."""
+    if isinstance(value, dict):
+        return {key: pruned(member) for key, member in value.items() if member is not None}
+    if isinstance(value, list | tuple):
+        return [pruned(member) for member in value]
+    return value
