@@ -1,0 +1,156 @@
+"""The locks: complete, clean, and each of them installable by plain pip.
+
+Installed for real with every Python found here: core, agent and fleet. The heavy ones (converters,
+dev) are installed for real with the running Python only (dev is what `make setup` installs); with
+the other Pythons pip resolves, downloads and hash-checks every file without unpacking it, and the
+test's name says so.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import in_ci
+from tools.lock import LOCKS, ROOT, drifted
+
+RUNNING = f"{sys.version_info.major}.{sys.version_info.minor}"
+EVERY = [
+    pytest.param(lock.path(python), python, id=lock.path(python).stem)
+    for lock in LOCKS
+    for python in lock.pythons
+]
+LIGHT = [case for case in EVERY if str(case.id).split("-")[0] in ("core", "agent", "fleet")]
+HEAVY = [case for case in EVERY if case not in LIGHT and not str(case.id).endswith(f"-py{RUNNING}")]
+PACKAGE = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)==([^\s;\\]+)", re.MULTILINE)
+
+
+takes_minutes = pytest.mark.skipif(
+    not (in_ci() or os.environ.get("EDGEKIT_LOCKS")),
+    reason="installs every lock, which takes minutes: runs with CI=true or EDGEKIT_LOCKS=1",
+)
+
+
+def interpreter(python: str) -> Path:
+    """A Python of that version: the running one, one on the PATH, or one pyenv keeps; else a skip."""
+    if python == RUNNING:
+        return Path(sys.executable)
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+    candidates = [*sorted(pyenv.glob(f"{python}.*/bin/python")), shutil.which(f"python{python}")]
+    for candidate in candidates:
+        if (
+            candidate
+            and subprocess.run([candidate, "-c", ""], capture_output=True, check=False).returncode == 0
+        ):
+            return Path(candidate)
+    pytest.skip(f"no Python {python} on this machine")
+
+
+def fresh_environment(folder: Path, python: str) -> Path:
+    """The python of a new, empty virtual environment."""
+    subprocess.run([interpreter(python), "-m", "venv", folder], check=True, capture_output=True)
+    return folder / "bin" / "python"
+
+
+def pip(python: Path, *arguments: str | Path) -> None:
+    """Run pip quietly; a failure shows what it said."""
+    command = [
+        python,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--no-compile",
+        *arguments,
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+
+
+def test_no_lock_drifts_from_the_project_files() -> None:
+    assert drifted() == []
+
+
+@pytest.mark.parametrize(("lock", "python"), EVERY)
+def test_a_lock_names_no_index_and_no_local_path(lock: Path, python: str) -> None:
+    lines = [line for line in lock.read_text().splitlines() if not line.startswith("#")]
+    assert not [line for line in lines if "/" in line or "@" in line or line.startswith("-")]
+
+
+@pytest.mark.parametrize(("lock", "python"), EVERY)
+def test_every_package_of_a_lock_is_pinned_with_a_hash(lock: Path, python: str) -> None:
+    entries = re.split(r"\n(?=\S)", lock.read_text())
+    packages = [entry for entry in entries if not entry.startswith("#")]
+    assert packages
+    for entry in packages:
+        assert PACKAGE.match(entry), entry
+        assert "--hash=sha256:" in entry, entry
+
+
+@pytest.mark.parametrize(("lock", "python"), EVERY)
+def test_known_traps_stay_out_of_the_locks(lock: Path, python: str) -> None:
+    found = {name.lower(): version for name, version in PACKAGE.findall(lock.read_text())}
+    assert not {"torch", "tflite-runtime", "tensorflow"} & set(found)
+    assert not [name for name in found if name.startswith("nvidia-")]
+    if "coremltools" in found:
+        assert tuple(map(int, found["numpy"].split(".")[:2])) < (2, 4)
+        assert found["backports-strenum"] < "1.3.1"
+
+
+def test_the_agents_locks_hold_none_of_the_heavy_stacks() -> None:
+    heavy = {
+        "tensorflow-cpu",
+        "keras",
+        "fastapi",
+        "pydantic",
+        "sqlalchemy",
+        "uvicorn",
+        "click",
+        "rich",
+        "coremltools",
+        "onnx",
+    }
+    for lock in (ROOT / "locks").glob("agent-*.txt"):
+        assert not heavy & {name.lower() for name, _ in PACKAGE.findall(lock.read_text())}, lock
+
+
+@takes_minutes
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(("lock", "python"), LIGHT)
+def test_plain_pip_installs_the_lock(lock: Path, python: str, tmp_path: Path) -> None:
+    fresh = fresh_environment(tmp_path / "venv", python)
+    pip(fresh, "--require-hashes", "-r", lock)
+    check = subprocess.run([fresh, "-m", "pip", "check"], capture_output=True, text=True, check=False)
+    assert check.returncode == 0, check.stdout
+
+
+@takes_minutes
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(("lock", "python"), HEAVY)
+def test_plain_pip_resolves_downloads_and_checks_hashes_of_the_heavy_lock(
+    lock: Path, python: str, tmp_path: Path
+) -> None:
+    fresh = fresh_environment(tmp_path / "venv", python)
+    pip(fresh, "--dry-run", "--require-hashes", "-r", lock)
+
+
+@takes_minutes
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_plain_pip_installs_the_converters_lock_with_the_running_python(tmp_path: Path) -> None:
+    lock = ROOT / "locks" / f"converters-py{RUNNING}.txt"
+    fresh = fresh_environment(tmp_path / "venv", RUNNING)
+    pip(fresh, "--require-hashes", "-r", lock)
+    done = subprocess.run(
+        [fresh, "-c", "import onnx, onnxruntime, coremltools"], capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
