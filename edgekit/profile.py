@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from edgekit.digest import PREFIX, sha256_file
 from edgekit.errors import ProfileError
 from edgekit.tomlfile import Table, did_you_mean, read_toml
+from edgekit.versions import version_key
 
 SCHEMA = 1
 TARGETS = ("tflite", "onnx", "coreml", "armnn", "tidl", "triton", "tflm")
@@ -203,15 +204,6 @@ def match_profiles(facts: Facts, folder: Path | None = None) -> tuple[str, ...]:
     loaded = (load_profile(name, folder) for name in list_profiles(folder))
     ranked = [(_specificity(item, facts), item.name) for item in loaded if _fits(item, facts)]
     return tuple(name for _, name in sorted(ranked))
-
-
-def version_key(version: str) -> tuple[int, ...]:
-    """The leading numbers of a version for comparison: ``2.14.0rc1`` gives (2, 14, 0)."""
-    numbers = re.match(r"\d+(?:\.\d+)*", version.strip())
-    parts = [int(part) for part in numbers.group().split(".")] if numbers else []
-    while parts and parts[-1] == 0:
-        parts.pop()
-    return tuple(parts)
 
 
 def _fits(profile: Profile, facts: Facts) -> bool:

@@ -7,13 +7,13 @@ preference); a variant of another profile is never chosen. What does not fit is 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from edgekit.documents import DeviceFacts
 from edgekit.package import Manifest, Requirements, Variant
+from edgekit.versions import version_key
 from edgekit.wire import Fields
 
 
@@ -108,11 +108,6 @@ def choose_variant(
 def why_not(entry: VariantEntry, facts: DeviceFacts, *, allow_unverified: bool = False) -> str | None:
     """Why a device cannot run a variant, None when it can: the agent's own check before it installs."""
     return _why_not(entry, facts, allow_unverified)
-
-
-def version_key(version: str) -> tuple[int, ...]:
-    """The numeric parts of a version, for comparison: ``2.3.0`` < ``2.10.1``."""
-    return tuple(int(part) for part in re.findall(r"\d+", version.split("+")[0])[:4])
 
 
 def _entry(item: Variant) -> VariantEntry:

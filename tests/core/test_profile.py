@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from edgekit.errors import ProfileError
-from edgekit.profile import list_profiles, load_profile, match_profiles, profiles_folder, version_key
+from edgekit.profile import list_profiles, load_profile, match_profiles, profiles_folder
 from edgekit.rules import list_rules, load_rules
+from edgekit.versions import version_key
 
 GOOD = """
 schema = 1
