@@ -25,9 +25,8 @@ from edgekit_agent.errors import ConfigError, NotEnrolledError
 
 MODES = ("service", "embedded", "stream")
 STREAMS = ("mqtt", "serial")
-KNOWN_RUNTIMES = ("litert", "onnxruntime", "coreml", "armnn")
 ENVIRONMENT = "EDGEKIT_AGENT_HOME"
-TEMPLATE = """# Configuration of this edgekit agent. Everything is optional; `edgekit-agent run` reads it at start.
+TEMPLATE = """# Configuration of this edgekit agent, read by `edgekit-agent run`. Everything is optional.
 
 [agent]
 # service: HTTP (Open Inference Protocol) · stream: the [[stream]] tables below · embedded: neither

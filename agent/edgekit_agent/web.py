@@ -164,7 +164,7 @@ def _send(
         connection.request(method, target, body=body, headers=sent)
         return connection.getresponse()
     except (OSError, http.client.HTTPException) as error:
-        raise TransferError(f"no answer: {error or type(error).__name__}", where=url) from error
+        raise TransferError(f"no answer: {str(error) or type(error).__name__}", where=url) from error
 
 
 def _same_host(url: str, location: str) -> str:
