@@ -42,7 +42,7 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
     """The four wheels, built from this checkout."""
     folder = tmp_path_factory.mktemp("wheels")
     for name in FOLDERS.values():
-        command = [
+        command: list[str | Path] = [
             sys.executable,
             "-m",
             "pip",
@@ -68,7 +68,7 @@ def agent_alone(wheels: Mapping[str, Path], tmp_path_factory: pytest.TempPathFac
     (folder / "constraints.txt").write_text("\n".join(pins))
     subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True, capture_output=True)
     python = folder / "venv" / "bin" / "python"
-    command = [python, "-m", "pip", "install", "--quiet", "-c", folder / "constraints.txt"]
+    command: list[str | Path] = [python, "-m", "pip", "install", "--quiet", "-c", folder / "constraints.txt"]
     command += [wheels["edgekit_core"], wheels["edgekit_agent"]]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -157,7 +157,7 @@ def test_an_agent_alone_answers_for_help(agent_alone: Path, tmp_path: Path) -> N
 def test_the_core_alone_says_what_its_command_line_needs(wheels: Mapping[str, Path], tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True, capture_output=True)
     python = tmp_path / "venv" / "bin" / "python"
-    install = [python, "-m", "pip", "install", "--quiet", "--no-deps", wheels["edgekit_core"]]
+    install: list[str | Path] = [python, "-m", "pip", "install", "--quiet", "--no-deps", wheels["edgekit_core"]]
     subprocess.run(install, check=True, capture_output=True)
     done = subprocess.run(
         [python.parent / "edgekit"], capture_output=True, text=True, check=False, cwd=tmp_path

@@ -1,0 +1,41 @@
+"""``python -m benchmarks [NAME…] [--short]``: run benchmarks, write their results."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+import time
+
+from benchmarks.harness import ROOT, Run, Skipped
+
+NAMES = ("cli_start", "convert_times", "agent_memory")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the benchmarks named, or all; 0 when none of them failed."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description="Measure and write the results."
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(NAMES)}; all when none")
+    parser.add_argument("--short", action="store_true", help="a look in about 30 seconds; writes nothing")
+    options = parser.parse_args(arguments)
+    unknown = sorted(set(options.names) - set(NAMES))
+    if unknown:
+        parser.error(f"unknown benchmark {', '.join(unknown)} (there are {', '.join(NAMES)})")
+    for name in options.names or NAMES:
+        print(f"{name}", flush=True)
+        started = time.perf_counter()
+        run = Run(benchmark=name, short=options.short)
+        try:
+            importlib.import_module(f"benchmarks.{name}").main(run)
+        except Skipped as reason:
+            print(f"  skipped: {reason}")
+            continue
+        where = "" if options.short else f", written to {run.write().relative_to(ROOT)}"
+        print(f"  took {time.perf_counter() - started:.0f} s{where}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
