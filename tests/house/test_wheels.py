@@ -157,7 +157,15 @@ def test_an_agent_alone_answers_for_help(agent_alone: Path, tmp_path: Path) -> N
 def test_the_core_alone_says_what_its_command_line_needs(wheels: Mapping[str, Path], tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True, capture_output=True)
     python = tmp_path / "venv" / "bin" / "python"
-    install: list[str | Path] = [python, "-m", "pip", "install", "--quiet", "--no-deps", wheels["edgekit_core"]]
+    install: list[str | Path] = [
+        python,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        wheels["edgekit_core"],
+    ]
     subprocess.run(install, check=True, capture_output=True)
     done = subprocess.run(
         [python.parent / "edgekit"], capture_output=True, text=True, check=False, cwd=tmp_path
