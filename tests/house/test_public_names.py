@@ -1,6 +1,7 @@
 """The public names, pinned: what is not in `__all__` is private, and adding to it is a decision.
 
-`public_names.json` holds the `__all__` of every module that has one. After a deliberate change:
+`public_names.json` holds the `__all__` of the core's modules and of each part's own package: what
+others may import. Modules inside a part keep theirs for their own reader. After a deliberate change:
 ``python -m tests.house.test_public_names``.
 """
 
@@ -33,8 +34,9 @@ def public_names() -> dict[str, list[str]]:
         for path in sorted((ROOT / package).rglob("*.py")):
             names = names_in(path)
             if names is not None:
-                module = ".".join(path.relative_to(base).with_suffix("").parts)
-                found[module.removesuffix(".__init__")] = names
+                module = ".".join(path.relative_to(base).with_suffix("").parts).removesuffix(".__init__")
+                if package == "edgekit" or "." not in module:
+                    found[module] = names
     return found
 
 
