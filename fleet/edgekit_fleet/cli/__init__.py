@@ -1,0 +1,1 @@
+"""Commands of the fleet; each module is loaded only when its command is called."""

@@ -1,0 +1,18 @@
+"""The one list of what the running service is made of; a new part adds one line here.
+
+Each entry is called once with the open fleet and returns its `Part` (routers, tasks, reducers).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from edgekit_fleet.context import Fleet, Part
+from edgekit_fleet.service.base import base_part
+
+PARTS: Sequence[Callable[[Fleet], Part]] = (base_part,)
+
+
+def build_parts(fleet: Fleet) -> tuple[Part, ...]:
+    """All parts of the service, in the order of the list."""
+    return tuple(make(fleet) for make in PARTS)

@@ -1,0 +1,1 @@
+"""HTTP routes of the service, one module a subject; each has `build(fleet) -> APIRouter`."""
