@@ -51,7 +51,7 @@ def samples(n: int, source: Path, profiles: tuple[str, ...], *more: str | Path) 
 def digits(run: Run, folder: Path) -> None:
     """Train the example and convert it."""
     started = time.perf_counter()
-    command = [sys.executable, ROOT / "examples" / "digits" / "train.py", "--out", folder]
+    command: list[str | Path] = [sys.executable, ROOT / "examples" / "digits" / "train.py", "--out", folder]
     command += ["--epochs", "2"] if run.short else []
     subprocess.run(command, check=True, capture_output=True)
     if not run.short:
