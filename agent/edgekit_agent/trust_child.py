@@ -99,9 +99,7 @@ def _refreshed(request: Mapping[str, Any]) -> Updater:
                 with web.opened(service, url) as response:
                     if response.status != 200:
                         raise tuf_errors.DownloadHTTPError(f"HTTP {response.status}: {url}", response.status)
-                    yield from web.read_capped(
-                        response, limit=_MANIFEST_LIMIT, deadline=_SECONDS, where=url
-                    )
+                    yield from web.read_capped(response, limit=_MANIFEST_LIMIT, deadline=_SECONDS, where=url)
             except TransferError as error:
                 raise tuf_errors.DownloadError(str(error)) from error
 
@@ -190,9 +188,7 @@ def _director_keys(updater: Updater, state: Path) -> dict[str, Key]:
         stage="metadata",
         missing="the repository names no director, so no desired document can be trusted",
     )
-    data = _fetch(
-        updater, info, state / "targets" / "director.json", stage="metadata", limit=_DIRECTOR_LIMIT
-    )
+    data = _fetch(updater, info, state / "targets" / "director.json", stage="metadata", limit=_DIRECTOR_LIMIT)
     try:
         keys = Fields(parse_object(data, where="director.json"), where="director.json").mapping("keys")
         return {keyid: Key.from_dict(keyid, dict(value)) for keyid, value in keys.items()}

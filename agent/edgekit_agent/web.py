@@ -170,7 +170,5 @@ def _send(
 def _same_host(url: str, location: str) -> str:
     target = urljoin(url, location)
     if urlsplit(target)[:2] != urlsplit(url)[:2]:
-        raise TransferError(
-            f"redirect to another host refused: {target}", where=url, code="redirect_refused"
-        )
+        raise TransferError(f"redirect to another host refused: {target}", where=url, code="redirect_refused")
     return target
