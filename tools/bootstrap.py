@@ -79,12 +79,14 @@ def install(python: str) -> None:
     pip("--no-deps", "--no-build-isolation", *editable)
 
 
-def development_requirements() -> list[str]:
-    """The development requirements of the root pyproject."""
+def development_requirements(group: str = "dev") -> list[str]:
+    """A dependency group of the root pyproject, groups inside it opened."""
     import tomllib
 
     with (ROOT / "pyproject.toml").open("rb") as stream:
-        return list(tomllib.load(stream)["dependency-groups"]["dev"])
+        items = tomllib.load(stream)["dependency-groups"][group]
+    nested = (development_requirements(item["include-group"]) for item in items if not isinstance(item, str))
+    return [item for item in items if isinstance(item, str)] + [line for lines in nested for line in lines]
 
 
 def main() -> int:

@@ -39,12 +39,12 @@ CONSTRAINTS = ("backports.strenum<1.3.1",)
 
 @dataclass(frozen=True, kw_only=True)
 class Lock:
-    """One lock file: `parts` maps a part to the extras it takes."""
+    """One lock file: `parts` maps a part to its extras, `group` names a dependency group to add."""
 
     name: str
     pythons: tuple[str, ...]
     parts: Mapping[str, tuple[str, ...]]
-    development: bool = False
+    group: str | None = None
 
     def path(self, python: str) -> Path:
         """Where the lock for `python` (``3.11``) lies."""
@@ -55,13 +55,14 @@ AGENT_EXTRAS = ("litert", "onnx", "serial")
 LOCKS = (
     Lock(name="core", pythons=DEVICE_PYTHONS, parts={"core": ("cli",)}),
     Lock(name="agent", pythons=DEVICE_PYTHONS, parts={"agent": AGENT_EXTRAS}),
+    Lock(name="agent-dev", pythons=DEVICE_PYTHONS, parts={"agent": AGENT_EXTRAS}, group="test"),
     Lock(name="converters", pythons=HOST_PYTHONS, parts={"converters": ("tf",)}),
     Lock(name="fleet", pythons=HOST_PYTHONS, parts={"fleet": ()}),
     Lock(
         name="dev",
         pythons=HOST_PYTHONS,
         parts={"core": ("cli",), "converters": ("tf",), "agent": AGENT_EXTRAS, "fleet": ()},
-        development=True,
+        group="dev",
     ),
 )
 
@@ -86,15 +87,22 @@ def requirements(part: str, extras: tuple[str, ...]) -> Iterator[str]:
             yield line
 
 
+def group_of(name: str) -> Iterator[str]:
+    """A dependency group of the root project, groups inside it opened."""
+    for item in load_project("core")["dependency-groups"][name]:
+        if isinstance(item, str):
+            yield item
+        else:
+            yield from group_of(item["include-group"])
+
+
 def inputs(lock: Lock) -> tuple[str, ...]:
     """Everything `lock` asks for, sorted, each line once."""
     lines: set[str] = set(CONSTRAINTS) if "converters" in lock.parts or "agent" in lock.parts else set()
     for part, extras in lock.parts.items():
         lines.update(requirements(part, extras))
-    if lock.development:
-        project = load_project("core")
-        lines.update(project["dependency-groups"]["dev"])
-        lines.update(project["build-system"]["requires"])
+    if lock.group:
+        lines.update(group_of(lock.group))
     return tuple(sorted(lines))
 
 
