@@ -1,0 +1,149 @@
+"""The command line `edgekit-agent`: enrol, run, status. Plain argparse, heavy imports inside the commands.
+
+Exit codes are the core's: 0 done, 1 failed, 2 wrong call or configuration, 3 refused, 4 timed out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from edgekit.errors import EdgekitError
+from edgekit_agent.config import home_folder, load_config, load_identity
+from edgekit_agent.errors import ConfigError
+
+_EPILOG = "exit codes: 0 done, 1 failed, 2 wrong call or configuration, 3 refused, 4 timed out"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    arguments = _parser().parse_args(argv)
+    try:
+        code: int = arguments.command(arguments)
+    except EdgekitError as error:
+        _complain(error, as_json=bool(getattr(arguments, "json", False)))
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="edgekit-agent", description="The device side of edgekit.", epilog=_EPILOG
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    enrol = commands.add_parser("enrol", help="make this machine a device of a fleet", epilog=_EPILOG)
+    enrol.add_argument("--url", required=True, help="address of the fleet service, http(s)://HOST:PORT")
+    enrol.add_argument("--token", required=True, help="one-time token from `edgekit device token`")
+    enrol.add_argument("--name", default="", help="name for people; the service makes the id from it")
+    enrol.add_argument(
+        "--label", action="append", default=[], metavar="K=V", help="label for choosing rings; repeatable"
+    )
+    enrol.add_argument("--runtime", action="append", default=[], help="allow only these runtimes; repeatable")
+    enrol.add_argument("--precision", action="append", default=[], help="precisions in order; repeatable")
+    enrol.add_argument("--json", action="store_true", help="answer as JSON")
+    enrol.set_defaults(command=_enrol)
+    run = commands.add_parser("run", help="run the agent until it is stopped", epilog=_EPILOG)
+    run.add_argument("--verbose", action="store_true", help="log what it does")
+    run.set_defaults(command=_run)
+    status = commands.add_parser("status", help="what the agent of a home does and runs", epilog=_EPILOG)
+    status.add_argument("--json", action="store_true", help="answer as JSON")
+    status.set_defaults(command=_status)
+    for command in (enrol, run, status):
+        command.add_argument(
+            "--home", help="the agent's folder (default $EDGEKIT_AGENT_HOME or ~/.edgekit-agent)"
+        )
+    return parser
+
+
+def _enrol(arguments: argparse.Namespace) -> int:
+    from edgekit_agent.enrol import enrol
+
+    answer = enrol(
+        home_folder(arguments.home),
+        url=arguments.url,
+        token=arguments.token,
+        name=arguments.name,
+        labels=_labels(arguments.label),
+        runtimes=_words(arguments.runtime),
+        precisions=_words(arguments.precision),
+    )
+    facts = {"device": answer.device, "tenant": answer.tenant, "hardware": answer.hardware, "url": answer.url}
+    if arguments.json:
+        print(json.dumps(facts))
+    else:
+        print(f"enrolled as {answer.device} ({answer.hardware}) with {answer.url}")
+    return 0
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    home = home_folder(arguments.home)
+    config, identity = load_config(home.config), load_identity(home)
+    if identity.url.startswith("http:"):
+        from edgekit_agent.lean import without_tls
+
+        without_tls()
+    from edgekit_agent.supervisor import serve
+
+    return serve(home, config, identity, verbose=arguments.verbose)
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    from edgekit_agent.state import status
+
+    facts = status(home_folder(arguments.home))
+    if arguments.json:
+        print(json.dumps(facts, sort_keys=True))
+    else:
+        _print_status(facts)
+    return 0
+
+
+def _print_status(facts: dict[str, Any]) -> None:
+    state = (
+        "connected" if facts.get("connected") else "running, not connected" if facts["running"] else "stopped"
+    )
+    print(f"{facts['device']} ({facts['hardware']}) · {state} · gen {facts['gen']} · {facts['step']}")
+    if facts["http"]:
+        print(f"  serves {facts['http']}")
+    for name, slot in facts["slots"].items():
+        previous = f", before it {slot['previous']}" if slot["previous"] else ""
+        print(f"  {name}: {slot['release']} as {slot['variant']}{previous}")
+    if facts["reason"]:
+        print(f"  {facts['reason']['code']}: {facts['reason']['text']}")
+    if facts.get("last_error"):
+        print(f"  last error: {facts['last_error']}")
+    counters = {name: facts.get(name, 0) for name in ("outbox", "dropped", "foreign", "malformed")}
+    print("  " + ", ".join(f"{name} {value}" for name, value in counters.items()))
+
+
+def _labels(pairs: Sequence[str]) -> dict[str, str]:
+    labels = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not (key and equals):
+            raise ConfigError(f"{pair!r} is not KEY=VALUE", where="--label", remedy="for example site=lab")
+        labels[key] = value
+    return labels
+
+
+def _words(given: Sequence[str]) -> tuple[str, ...]:
+    """Repeated options, each of which may also be a list with commas."""
+    return tuple(word for item in given for word in item.split(",") if word)
+
+
+def _complain(error: EdgekitError, *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({"error": dict(error.as_dict())}), file=sys.stderr)
+    else:
+        print(f"edgekit-agent: {error}", file=sys.stderr)
+
+
+__all__ = ["main"]
+
+if __name__ == "__main__":
+    sys.exit(main())
