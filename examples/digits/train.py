@@ -4,9 +4,10 @@
     python examples/digits/train.py --out wrong --inverted --version 2.0.0
 
 Writes into the out folder: ``model.keras``, ``model.toml`` (the contract), ``calibration.npz`` and
-``validation.npz`` (as the model's author sees the world), ``probes.npz`` (true digits with labels,
-for a slot's ground-truth probes) and ``field.npz`` (true digits that a device will meet). No sample
-of validation, probes or field is ever trained on.
+``validation.npz`` (as the model's author sees the world, after preprocessing), ``probes.npz`` (true
+digits with labels, for a slot's ground-truth probes) and ``field.npz`` (true digits that a device will
+meet). The last two hold raw grey values 0 to 16, as a client sends them; the contract's preprocessing
+brings them to 0 to 1. No sample of validation, probes or field is ever trained on.
 
 ``--inverted`` trains, calibrates and validates on inverted images (ink 0, paper 1): such a model
 converts cleanly and passes every check the author has, and is wrong in the field.
@@ -24,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 SEED = 7
+GREY_LEVELS = 16.0
 Images = NDArray[np.float32]
 Labels = NDArray[np.int64]
 
@@ -94,7 +96,7 @@ def split_digits(seed: int = SEED) -> Split:
     from sklearn.datasets import load_digits
 
     data = load_digits()
-    images = (data.images / 16.0).astype(np.float32)[..., None]
+    images = (data.images / GREY_LEVELS).astype(np.float32)[..., None]
     labels = data.target.astype(np.int64)
     order = np.random.default_rng(seed).permutation(len(labels))
     images, labels = images[order], labels[order]
@@ -142,8 +144,8 @@ def write(model: Any, split: Split, out: Path, *, name: str, version: str, inver
     model.save(out / "model.keras")
     np.savez(out / "calibration.npz", image=calibration)
     np.savez(out / "validation.npz", image=seen, labels=labels, slice=ink)
-    np.savez(out / "probes.npz", image=split.probes[0], labels=split.probes[1])
-    np.savez(out / "field.npz", image=split.field[0], labels=split.field[1])
+    np.savez(out / "probes.npz", image=split.probes[0] * GREY_LEVELS, labels=split.probes[1])
+    np.savez(out / "field.npz", image=split.field[0] * GREY_LEVELS, labels=split.field[1])
     text = CONTRACT.format(
         name=name,
         version=version,
