@@ -55,7 +55,12 @@ AGENT_EXTRAS = ("litert", "onnx", "serial")
 LOCKS = (
     Lock(name="core", pythons=DEVICE_PYTHONS, parts={"core": ("cli",)}),
     Lock(name="agent", pythons=DEVICE_PYTHONS, parts={"agent": AGENT_EXTRAS}),
-    Lock(name="agent-dev", pythons=DEVICE_PYTHONS, parts={"agent": AGENT_EXTRAS}, group="test"),
+    Lock(
+        name="agent-dev",
+        pythons=DEVICE_PYTHONS,
+        parts={"core": ("cli",), "agent": AGENT_EXTRAS},
+        group="test",
+    ),
     Lock(name="converters", pythons=HOST_PYTHONS, parts={"converters": ("tf",)}),
     Lock(name="fleet", pythons=HOST_PYTHONS, parts={"fleet": ()}),
     Lock(

@@ -1,33 +1,32 @@
-"""The locks: complete, clean, and each of them installable by plain pip.
+"""The locks: complete, clean, and installable by plain pip.
 
-Installed for real with every Python found here: core, agent and fleet. The heavy ones (converters,
-dev) are installed for real with the running Python only (dev is what `make setup` installs); with
-the other Pythons pip resolves, downloads and hash-checks every file without unpacking it, and the
-test's name says so.
+Installed for real with every Python found here: core, agent and fleet; converters with the running
+one. With the other Pythons pip resolves the converters' lock, downloads and hash-checks every file,
+and unpacks nothing: the test's name says so. The locks of test tools are installed by `make setup`
+(dev) and by `test_device_pythons` (agent-dev); here their files are downloaded and hash-checked.
 """
 
 from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import in_ci
+from tests.house.environments import RUNNING, fresh_environment, pip
 from tools.lock import LOCKS, ROOT, drifted
 
-RUNNING = f"{sys.version_info.major}.{sys.version_info.minor}"
 EVERY = [
     pytest.param(lock.path(python), python, id=lock.path(python).stem)
     for lock in LOCKS
     for python in lock.pythons
 ]
-LIGHT = [case for case in EVERY if str(case.id).split("-")[0] in ("core", "agent", "fleet")]
-HEAVY = [case for case in EVERY if case not in LIGHT and not str(case.id).endswith(f"-py{RUNNING}")]
+LIGHT = [case for case in EVERY if str(case.id).rpartition("-")[0] in ("core", "agent", "fleet")]
+CONVERTERS = [case for case in EVERY if str(case.id).startswith("converters-")]
+TOOLS = [case for case in EVERY if "dev-" in str(case.id)]
 PACKAGE = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)==([^\s;\\]+)", re.MULTILINE)
 
 
@@ -35,43 +34,6 @@ takes_minutes = pytest.mark.skipif(
     not (in_ci() or os.environ.get("EDGEKIT_LOCKS")),
     reason="installs every lock, which takes minutes: runs with CI=true or EDGEKIT_LOCKS=1",
 )
-
-
-def interpreter(python: str) -> Path:
-    """A Python of that version: the running one, one on the PATH, or one pyenv keeps; else a skip."""
-    if python == RUNNING:
-        return Path(sys.executable)
-    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
-    candidates = [*sorted(pyenv.glob(f"{python}.*/bin/python")), shutil.which(f"python{python}")]
-    for candidate in candidates:
-        if (
-            candidate
-            and subprocess.run([candidate, "-c", ""], capture_output=True, check=False).returncode == 0
-        ):
-            return Path(candidate)
-    pytest.skip(f"no Python {python} on this machine")
-
-
-def fresh_environment(folder: Path, python: str) -> Path:
-    """The python of a new, empty virtual environment."""
-    subprocess.run([interpreter(python), "-m", "venv", folder], check=True, capture_output=True)
-    return folder / "bin" / "python"
-
-
-def pip(python: Path, *arguments: str | Path) -> None:
-    """Run pip quietly; a failure shows what it said."""
-    command = [
-        python,
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--disable-pip-version-check",
-        "--no-compile",
-        *arguments,
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-4000:]
 
 
 def test_no_lock_drifts_from_the_project_files() -> None:
@@ -135,12 +97,27 @@ def test_plain_pip_installs_the_lock(lock: Path, python: str, tmp_path: Path) ->
 @takes_minutes
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize(("lock", "python"), HEAVY)
-def test_plain_pip_resolves_downloads_and_checks_hashes_of_the_heavy_lock(
+@pytest.mark.parametrize(("lock", "python"), CONVERTERS)
+def test_plain_pip_resolves_downloads_and_checks_hashes_of_the_converters_lock(
     lock: Path, python: str, tmp_path: Path
 ) -> None:
+    if python == RUNNING:
+        pytest.skip("installed for real by the test below")
     fresh = fresh_environment(tmp_path / "venv", python)
     pip(fresh, "--dry-run", "--require-hashes", "-r", lock)
+
+
+@takes_minutes
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(("lock", "python"), TOOLS)
+def test_plain_pip_downloads_and_checks_hashes_of_the_tools_lock(
+    lock: Path, python: str, tmp_path: Path
+) -> None:
+    if lock.stem == f"dev-py{RUNNING}":
+        pytest.skip("installed for real by `make setup`")
+    fresh = fresh_environment(tmp_path / "venv", python)
+    pip(fresh, "--dry-run", "--no-deps", "--require-hashes", "-r", lock)
 
 
 @takes_minutes
