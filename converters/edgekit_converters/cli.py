@@ -1,0 +1,73 @@
+"""`edgekit convert` and `edgekit init`. Heavy imports happen inside the commands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+@click.command()
+@click.argument("source", type=click.Path(path_type=Path))
+@click.option(
+    "--profile",
+    "profiles",
+    multiple=True,
+    required=True,
+    metavar="NAME",
+    help="Hardware profile; may be repeated.",
+)
+@click.option(
+    "--target", "targets", multiple=True, metavar="NAME", help="Only these targets of the profiles."
+)
+@click.option(
+    "--precision",
+    "precisions",
+    multiple=True,
+    metavar="NAME",
+    help="fp32, fp16, dynamic, int8 or all; default: the profile's.",
+)
+@click.option(
+    "--contract", type=click.Path(path_type=Path), help="model.toml; default: the one beside the source."
+)
+@click.option(
+    "--calibration", type=click.Path(path_type=Path), help="npz file or folder with samples for int8."
+)
+@click.option(
+    "--validation",
+    type=click.Path(path_type=Path),
+    help="npz file or folder to compare on, with labels if there are.",
+)
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the package.")
+@click.option("--allow-breach", is_flag=True, help="Ship variants that fail their check, marked as breach.")
+@click.option("--seed", default=0, show_default=True, help="For synthetic inputs.")
+@click.option(
+    "--cache", type=click.Path(path_type=Path), help="Folder of the stage cache; default: ~/.cache/edgekit."
+)
+@click.option("--time-limit", default=600.0, show_default=True, help="Seconds one foreign tool may take.")
+@click.option("--memory-limit", default=8192, show_default=True, help="MiB one foreign tool may take.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@click.pass_context
+def convert(context: click.Context, /, **options: Any) -> None:
+    """Compile SOURCE into verified variants for hardware profiles.
+
+    SOURCE is a Keras file (.keras, .h5), a SavedModel folder or an ONNX file. Exit code 0: every
+    variant asked for ships; 3: at least one is refused, the others are written; 2: wrong usage.
+    """
+    from edgekit_converters.console import run_convert
+
+    context.exit(run_convert(**options))
+
+
+@click.command()
+@click.argument("source", type=click.Path(path_type=Path))
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="File to write; default: model.toml beside SOURCE."
+)
+@click.option("--force", is_flag=True, help="Overwrite an existing contract.")
+def init(source: Path, out: Path | None, force: bool) -> None:
+    """Scaffold the contract (model.toml) for SOURCE from what the model says about itself."""
+    from edgekit_converters.console import run_init
+
+    run_init(source, out, force)

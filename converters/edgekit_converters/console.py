@@ -1,0 +1,175 @@
+"""What the commands print: progress on standard error, the table or JSON on standard output."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from edgekit.package import Manifest, Variant
+from edgekit_converters.engine.cache import default_root
+from edgekit_converters.engine.pool import Limits
+from edgekit_converters.engine.request import Request, Result, Silent
+
+_COLOURS = {"pass": "green", "unverified": "yellow", "breach": "red"}
+
+
+class Bars:
+    """One line a stage or variant, on standard error."""
+
+    def __init__(self, console: Console) -> None:
+        self._progress = Progress(
+            SpinnerColumn(finished_text="✓"),
+            TextColumn("{task.fields[label]}"),
+            BarColumn(bar_width=18),
+            TextColumn("[dim]{task.fields[state]}"),
+            TimeElapsedColumn(),
+            console=console,
+        )
+        self._tasks: dict[str, Any] = {}
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Bars:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def step(self, name: str, state: str) -> None:
+        """See `Progress.step`."""
+        with self._lock:
+            if name not in self._tasks:
+                self._tasks[name] = self._progress.add_task("", total=None, label=name, state=state)
+            done = state == "done"
+            extra = {"total": 1, "completed": 1} if done else {"total": None}
+            self._progress.update(self._tasks[name], state="" if done else state, **extra)
+
+
+def run_convert(*, as_json: bool, **options: Any) -> int:
+    """`edgekit convert`; gives the exit code."""
+    from edgekit_converters.engine.convert import convert
+
+    request = _request(options)
+    errors = Console(stderr=True)
+    if as_json or not errors.is_terminal:
+        result = convert(request, Silent())
+    else:
+        with Bars(errors) as bars:
+            result = convert(request, bars)
+    if as_json:
+        click.echo(json.dumps(_json(result, request.out), indent=2, sort_keys=True))
+    else:
+        _print(result, request.out)
+    return 3 if result.manifest.refused else 0
+
+
+def run_init(source: Path, out: Path | None, force: bool) -> None:
+    """`edgekit init`."""
+    from edgekit_converters.scaffold import scaffold
+
+    path = scaffold(source, out or source.parent / "model.toml", force=force)
+    click.echo(f"wrote {path}; everything in it is optional, correct what is wrong")
+
+
+def _request(options: Mapping[str, Any]) -> Request:
+    return Request(
+        source=options["source"],
+        profiles=options["profiles"],
+        out=options["out"],
+        cache=options["cache"] or default_root(),
+        targets=options["targets"],
+        precisions=options["precisions"],
+        contract=options["contract"],
+        calibration=options["calibration"],
+        validation=options["validation"],
+        allow_breach=options["allow_breach"],
+        seed=options["seed"],
+        limits=Limits(seconds=options["time_limit"], memory_mb=options["memory_limit"]),
+        command="edgekit " + shlex.join(sys.argv[1:]),
+    )
+
+
+def _json(result: Result, out: Path) -> dict[str, Any]:
+    manifest = result.manifest.to_dict()
+    return {
+        "package": result.manifest.digest,
+        "ref": result.manifest.ref,
+        "out": str(out),
+        "variants": manifest["variants"],
+        "refused": manifest.get("refused", []),
+        "warnings": result.report["warnings"],
+        "measurements": result.measurements,
+    }
+
+
+def _print(result: Result, out: Path) -> None:
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    manifest = result.manifest
+    console.print(f"[bold]{manifest.ref}[/]  {manifest.digest[:19]}…  {result.measurements['seconds']} s")
+    table = Table(box=None, pad_edge=False)
+    for name in ("variant", "verdict", "how", "accuracy", "error", "size", "latency", "peak"):
+        table.add_column(name, justify="right" if name in ("size", "latency", "peak") else "left")
+    for variant in manifest.variants:
+        table.add_row(*_row(variant, result.measurements["variants"].get(variant.id, {})))
+    console.print(table)
+    for code in result.report["warnings"]:
+        console.print(f"[yellow]calibration data: {code.replace('_', ' ')}[/]")
+    for item in slower_than_float(manifest, result.measurements):
+        console.print(f"[yellow]{item}[/]")
+    for refusal in manifest.refused:
+        console.print(
+            f"[red]refused[/] {refusal.id}: {refusal.reason_code}: {refusal.detail}", soft_wrap=True
+        )
+        console.print(f"        {refusal.remedy}", soft_wrap=True)
+    console.print(f"package {out}, report {out / 'report' / 'index.html'}", soft_wrap=True)
+
+
+def _row(variant: Variant, figures: Mapping[str, Any]) -> list[str]:
+    check = variant.verification
+    top1 = check.metrics.get("top1")
+    errors = check.metrics.get("outputs", {}).values()
+    worst = max((item["max_relative"] or 0.0 for item in errors), default=None)
+    latency = figures.get("latency_us")
+    memory = figures.get("memory_mb")
+    how = (
+        check.method if check.runtime is None else f"{check.method}, {check.runtime} {check.runtime_version}"
+    )
+    return [
+        variant.id,
+        f"[{_COLOURS[check.verdict]}]{check.verdict}[/]"
+        + (f" ({', '.join(check.reasons)})" if check.reasons else ""),
+        how,
+        f"{top1['variant']:.4f} (source {top1['source']:.4f}, n={top1['n']})" if top1 else "–",
+        f"{worst:.2g}" if worst is not None else "–",
+        f"{variant.size / 1000:.1f} kB",
+        f"{latency['median']:.0f} µs" if latency else "–",
+        f"{memory['peak']:.0f} MiB" if memory else "–",
+    ]
+
+
+def slower_than_float(manifest: Manifest, measurements: Mapping[str, Any]) -> list[str]:
+    """Warnings where a quantized variant is slower here than the same target's fp32."""
+
+    def latency(variant: Variant) -> float | None:
+        found = measurements["variants"].get(variant.id, {}).get("latency_us")
+        return None if found is None else float(found["median"])
+
+    floats = {(v.profile, v.target): latency(v) for v in manifest.variants if v.precision == "fp32"}
+    found = []
+    for variant in manifest.variants:
+        base, own = floats.get((variant.profile, variant.target)), latency(variant)
+        if variant.precision != "fp32" and base and own and own > 1.1 * base:
+            found.append(
+                f"{variant.id} is slower than fp32 on this machine: {own:.0f} µs against {base:.0f} µs"
+            )
+    return found

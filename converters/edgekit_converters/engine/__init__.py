@@ -1,0 +1,1 @@
+"""The engine: stages with a content-addressed cache, in worker processes, failing one by one."""

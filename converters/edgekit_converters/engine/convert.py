@@ -1,0 +1,133 @@
+"""The whole conversion: plan, shared stages, every variant, measurements, package. See `convert`."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from edgekit.errors import EdgekitError, SourceError
+from edgekit.package import Refusal
+from edgekit.profile import load_profile
+from edgekit_converters.engine.assemble import write_package
+from edgekit_converters.engine.cache import Cache
+from edgekit_converters.engine.plan import Plan, Wanted, make_plan
+from edgekit_converters.engine.pool import Pool
+from edgekit_converters.engine.prepare import Context, Prepared, prepare, with_ranges
+from edgekit_converters.engine.request import Progress, Request, Result, Silent
+from edgekit_converters.engine.variants import Checked, check_variant
+from edgekit_converters.targets import known_targets
+
+Outcome = Checked | Refusal
+
+
+def convert(request: Request, progress: Progress | None = None) -> Result:
+    """Compile one source into the variants asked for, and write the package folder ``request.out``.
+
+    One failing variant never stops the others: it becomes an entry of ``manifest.refused``. The
+    package appears whole or not at all; an older package in its place is replaced only then.
+
+    Raises:
+        UsageError: the source, contract, data, profiles or options are wrong; nothing was written.
+        StorageError: the disk is full or not writable; an older package is untouched.
+    """
+    started = time.monotonic()
+    profiles = [load_profile(name) for name in dict.fromkeys(request.profiles)]
+    _check_out(request.out)
+    if not request.source.exists():
+        raise SourceError("no such file or folder", where=str(request.source), remedy="check the path")
+    with tempfile.TemporaryDirectory(prefix="edgekit-") as work, Pool(request.limits) as pool:
+        context = Context(
+            request=request,
+            pool=pool,
+            cache=Cache(request.cache),
+            work=Path(work),
+            progress=progress or Silent(),
+        )
+        prepared = prepare(context)
+        plan = make_plan(
+            profiles,
+            targets=request.targets,
+            precisions=request.precisions,
+            installed=known_targets(),
+            has_calibration=prepared.calibration is not None,
+        )
+        outcomes = _outcomes(context, prepared, plan)
+        return write_package(context, prepared, plan, outcomes, seconds=time.monotonic() - started)
+
+
+def _check_out(out: Path) -> None:
+    """An existing folder may only be replaced when it is a package."""
+    if out.is_dir() and any(out.iterdir()) and not (out / "package.json").is_file():
+        raise EdgekitError(
+            "the folder is not empty and holds no package",
+            where=str(out),
+            remedy="give a new folder to --out",
+            code="out_not_empty",
+        )
+    if out.exists() and not out.is_dir():
+        raise EdgekitError("a file is in the way", where=str(out), remedy="give a new folder to --out")
+
+
+def _outcomes(context: Context, prepared: Prepared, plan: Plan) -> Mapping[str, Outcome]:
+    """By variant id; variants that share an artifact are built once."""
+    groups: dict[tuple[str, str, str], list[Wanted]] = {}
+    for wanted in plan.wanted:
+        groups.setdefault(wanted.build_key, []).append(wanted)
+    ranges, problem = None, None
+    if any(item.target != "tflite" and item.precision == "int8" for item in plan.wanted):
+        context.progress.step("calibration", "measuring ranges")
+        try:
+            ranges = with_ranges(context, prepared)
+        except EdgekitError as error:
+            problem = error
+        context.progress.step("calibration", "done")
+    elif prepared.calibration is not None:
+        from edgekit_converters.npz import save_arrays
+
+        save_arrays(context.work / "calibration.npz", prepared.calibration.inputs)
+
+    def one(group: list[Wanted]) -> Outcome | EdgekitError:
+        first = group[0]
+        try:
+            if problem is not None and first.target != "tflite" and first.precision == "int8":
+                raise problem
+            return check_variant(context, prepared, first, ranges)
+        except EdgekitError as error:
+            if error.code == "disk_full":
+                return error
+            return _refusal(first, error)
+
+    with ThreadPoolExecutor(max_workers=4) as executor:
+        results = list(executor.map(one, groups.values()))
+    found: dict[str, Outcome] = {}
+    for group, result in zip(groups.values(), results, strict=True):
+        if isinstance(result, EdgekitError):
+            raise result
+        for wanted in group:
+            found[wanted.id] = _of(wanted, result, context.request.allow_breach)
+            context.progress.step(wanted.id, "done")
+    return found
+
+
+def _of(wanted: Wanted, result: Outcome, allow_breach: bool) -> Outcome:
+    if isinstance(result, Refusal):
+        return Refusal(
+            id=wanted.id, reason_code=result.reason_code, detail=result.detail, remedy=result.remedy
+        )
+    if result.verdict.verdict == "breach" and not allow_breach:
+        return Refusal(
+            id=wanted.id,
+            reason_code="accuracy_breach",
+            detail=result.verdict.why,
+            remedy="use a finer precision or better calibration data, or ship it with --allow-breach",
+        )
+    return result
+
+
+def _refusal(wanted: Wanted, error: EdgekitError) -> Refusal:
+    detail = f"{error.where}: {error.message}" if error.where else error.message
+    remedy = error.remedy or "try another precision or target; the other variants are not affected"
+    return Refusal(id=wanted.id, reason_code=error.code, detail=detail, remedy=remedy)

@@ -1,0 +1,95 @@
+"""Latency and memory of one artifact in a process of its own: host figures, never a verdict.
+
+``python -m edgekit_converters.engine.measure TARGET FOLDER ARTIFACT.json DATA.npz`` prints JSON:
+single-sample latency in microseconds over the data's samples, one thread, and resident memory in
+MiB before the model is loaded and at its peak.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+_BUDGET_S = 0.8
+_RUNS = 400
+
+
+def measure(
+    target: str, folder: Path, artifact: Path, data: Path, *, seconds: float
+) -> Mapping[str, Any] | None:
+    """Run this module in a process of its own; None when it failed or took longer than `seconds`."""
+    command = [sys.executable, "-m", "edgekit_converters.engine.measure", target, folder, artifact, data]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    try:
+        done = subprocess.run(
+            [str(part) for part in command], capture_output=True, timeout=seconds, check=True, env=environment
+        )
+        found: Mapping[str, Any] = json.loads(done.stdout.decode().strip().splitlines()[-1])
+    except (subprocess.SubprocessError, OSError, ValueError, IndexError):
+        return None
+    return found
+
+
+def main() -> None:
+    """Measure and print."""
+    from edgekit_converters.npz import load_arrays
+    from edgekit_converters.targets import load_target
+    from edgekit_converters.values import Built
+
+    name, folder, artifact, data = sys.argv[1:5]
+    target, built = load_target(name), Built.from_dict(json.loads(Path(artifact).read_text()))
+    inputs = load_arrays(Path(data))
+    n = len(next(iter(inputs.values())))
+    samples = [{key: array[i : i + 1] for key, array in inputs.items()} for i in range(n)]
+    _import_runtime(target.runtime)
+    before = _peak_mb()
+    session = target.open(Path(folder), built, kernels=target.kernel_sets[0], threads=1)
+    step = session.step if session is not None and hasattr(session, "step") else None
+    if step is None:
+        sys.exit("nothing runs it here")
+    for index in range(min(10, n)):
+        step(samples[index])
+    times: list[float] = []
+    end = time.perf_counter() + _BUDGET_S
+    while len(times) < _RUNS and (time.perf_counter() < end or len(times) < 5):
+        start = time.perf_counter()
+        step(samples[len(times) % n])
+        times.append(1e6 * (time.perf_counter() - start))
+    ordered = sorted(times)
+    print(
+        json.dumps(
+            {
+                "latency_us": {
+                    "median": round(statistics.median(times), 1),
+                    "p90": round(ordered[int(0.9 * (len(ordered) - 1))], 1),
+                    "n": len(times),
+                    "threads": 1,
+                },
+                "memory_mb": {"before": round(before, 1), "peak": round(_peak_mb(), 1)},
+            }
+        )
+    )
+
+
+def _import_runtime(runtime: str) -> None:
+    if runtime == "litert":
+        import ai_edge_litert.interpreter  # noqa: F401  # only so that its own memory does not count
+    elif runtime == "onnxruntime":
+        import onnxruntime  # noqa: F401  # likewise
+
+
+def _peak_mb() -> float:
+    scale = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale / 2**20
+
+
+if __name__ == "__main__":
+    main()

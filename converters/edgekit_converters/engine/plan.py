@@ -1,0 +1,163 @@
+"""What is to be built: a pure function of profiles and of what was asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from edgekit.digest import digest_of
+from edgekit.errors import DataError, UsageError
+from edgekit.package import Refusal
+from edgekit.profile import PRECISIONS, Profile, ProfileTarget
+from edgekit.tomlfile import did_you_mean
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """One variant to build. Variants with the same `build_key` share one artifact."""
+
+    profile: Profile
+    target: str
+    precision: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def id(self) -> str:
+        """``<profile>-<target>-<precision>``."""
+        return f"{self.profile.name}-{self.target}-{self.precision}"
+
+    @property
+    def build_key(self) -> tuple[str, str, str]:
+        """Target, precision and options."""
+        return self.target, self.precision, digest_of(self.options)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Variants in the package's order, and what cannot even be tried."""
+
+    wanted: tuple[Wanted, ...]
+    refused: tuple[Refusal, ...]
+
+
+def make_plan(
+    profiles: Sequence[Profile],
+    *,
+    targets: Sequence[str],
+    precisions: Sequence[str],
+    installed: Sequence[str],
+    has_calibration: bool,
+) -> Plan:
+    """Decide what to build.
+
+    Args:
+        profiles: in the order given.
+        targets: asked for; empty means those of each profile that have defaults.
+        precisions: asked for, ``all`` included; empty means each target's defaults.
+        installed: targets that exist here.
+        has_calibration: whether static int8 can be built.
+
+    Raises:
+        UsageError: an unknown target or precision, or a profile that has none of the targets.
+        DataError: int8 was named and there is no calibration data.
+    """
+    _check_words(profiles, targets, precisions)
+    if "int8" in precisions and not has_calibration:
+        raise DataError(
+            "int8 was asked for, and static int8 needs calibration data",
+            where="--precision int8",
+            remedy="give --calibration FILE.npz with 100 or more real samples",
+            code="needs_calibration",
+        )
+    wanted: list[Wanted] = []
+    refused: list[Refusal] = []
+    for profile in profiles:
+        for item, reason in _of_profile(profile, targets, precisions):
+            problem = reason or _obstacle(item, installed, has_calibration)
+            if problem is None:
+                wanted.append(item)
+            else:
+                code, detail, remedy = problem
+                refused.append(Refusal(id=item.id, reason_code=code, detail=detail, remedy=remedy))
+    return Plan(wanted=tuple(wanted), refused=tuple(refused))
+
+
+_Problem = tuple[str, str, str]
+
+
+def _obstacle(item: Wanted, installed: Sequence[str], has_calibration: bool) -> _Problem | None:
+    if item.target not in installed:
+        return (
+            "target_not_installed",
+            f"no target {item.target!r} is installed here",
+            f"installed: {', '.join(installed)}",
+        )
+    if item.precision == "int8" and not has_calibration:
+        return (
+            "needs_calibration",
+            "static int8 is not built without calibration data",
+            "give --calibration FILE.npz with 100 or more real samples",
+        )
+    return None
+
+
+def _of_profile(
+    profile: Profile, targets: Sequence[str], precisions: Sequence[str]
+) -> list[tuple[Wanted, _Problem | None]]:
+    chosen = [item for item in profile.targets if item.name in targets] if targets else _usual(profile)
+    found: list[tuple[Wanted, _Problem | None]] = [
+        (_wanted(profile, target, precision), None)
+        for target in chosen
+        for precision in _precisions(target, precisions)
+    ]
+    for precision in precisions:
+        if precision != "all" and all(precision not in target.precisions for target in chosen):
+            known = ", ".join(chosen[0].precisions)
+            problem = (
+                "unsupported_precision",
+                f"{profile.name} takes no {precision} on {chosen[0].name}",
+                f"it takes {known}",
+            )
+            found.append((_wanted(profile, chosen[0], precision), problem))
+    return found
+
+
+def _usual(profile: Profile) -> list[ProfileTarget]:
+    usual = [item for item in profile.targets if item.default]
+    return usual or [profile.targets[0]]
+
+
+def _precisions(target: ProfileTarget, asked: Sequence[str]) -> list[str]:
+    if "all" in asked:
+        return list(target.precisions)
+    if asked:
+        return [item for item in target.precisions if item in asked]
+    return [item for item in target.precisions if item in (target.default or target.precisions)]
+
+
+def _wanted(profile: Profile, target: ProfileTarget, precision: str) -> Wanted:
+    return Wanted(profile=profile, target=target.name, precision=precision, options=target.options)
+
+
+def _check_words(profiles: Sequence[Profile], targets: Sequence[str], precisions: Sequence[str]) -> None:
+    for precision in precisions:
+        if precision not in (*PRECISIONS, "all"):
+            advice = did_you_mean(precision, (*PRECISIONS, "all"))
+            raise UsageError(f"unknown precision {precision!r}", remedy=advice, code="unknown_precision")
+    offered = {item.name for profile in profiles for item in profile.targets}
+    for target in targets:
+        if target not in offered:
+            raise UsageError(
+                f"none of the profiles has a target {target!r}",
+                remedy=did_you_mean(target, offered),
+                code="unknown_target",
+            )
+    for profile in profiles:
+        if targets and not any(item.name in targets for item in profile.targets):
+            has = ", ".join(item.name for item in profile.targets)
+            raise UsageError(
+                f"profile {profile.name} has none of the targets {', '.join(targets)}",
+                remedy=f"it has {has}",
+                code="unknown_target",
+            )

@@ -1,0 +1,132 @@
+"""What workers can do: each task takes and gives JSON, big things by path. See `engine.worker`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgekit_converters.npz import load_arrays, save_arrays
+from edgekit_converters.values import Built, Job, Source
+
+Json = Mapping[str, Any]
+_SPREAD = 128
+"""Samples on which kernel sets and thread counts are compared."""
+
+_sources: dict[str, Any] = {}
+
+
+def _load_source(source: Json) -> Any:
+    """The source model, kept in memory for the next task."""
+    from edgekit_converters import frontends
+
+    found = Source(**source)
+    if found.digest not in _sources:
+        _sources.clear()
+        _sources[found.digest] = frontends.load(found)
+    return _sources[found.digest]
+
+
+def describe(source: Json) -> Json:
+    """Load a source; gives its signature."""
+    signature: Json = _load_source(source).signature.to_dict()
+    return signature
+
+
+def export(source: Json, out: str) -> Json:
+    """Write a source as ONNX to `out`; gives the versions of the tools."""
+    return dict(_load_source(source).export(Path(out)))
+
+
+def reference(source: Json, names: Mapping[str, str], data: str, out: str) -> Json:
+    """Run the source itself on `data` (npz by contract name); outputs go to `out` by contract name.
+
+    `names` maps the source's port names to the contract's.
+    """
+    model = _load_source(source)
+    back = {new: old for old, new in names.items()}
+    inputs = {back[name]: array for name, array in load_arrays(Path(data)).items()}
+    outputs = model.run(inputs)
+    save_arrays(Path(out), {names[name]: value for name, value in outputs.items()})
+    return {}
+
+
+def canonicalise(raw: str, out: str, renames: Mapping[str, str], shapes: Mapping[str, list[int]]) -> Json:
+    """`hub.canonicalise`."""
+    from edgekit_converters import hub
+
+    return hub.canonicalise(Path(raw), Path(out), renames, shapes)
+
+
+def run_hub(hub: str, data: str, out: str) -> Json:
+    """Run the hub in onnxruntime."""
+    from edgekit_converters.targets.onnx.runner import OnnxSession
+
+    inputs = load_arrays(Path(data))
+    save_arrays(Path(out), OnnxSession(Path(hub), threads=2).run(inputs))
+    return {}
+
+
+def calibrate(hub: str, samples: str, out: str) -> Json:
+    """`quantize.calibration.calibrate`."""
+    from edgekit_converters.quantize import calibration
+
+    return calibration.calibrate(Path(hub), Path(samples), Path(out))
+
+
+def build(job: Json, folder: str) -> Json:
+    """Build one artifact."""
+    from edgekit_converters.targets import load_target
+
+    found = Job.from_dict(job)
+    return load_target(found.target).build(found, Path(folder)).to_dict()
+
+
+def execute(target: str, folder: str, artifact: Json, data: str, out: str) -> Json | None:
+    """Run a saved artifact on every kernel set and with one and two threads; None when nothing can.
+
+    `out` gets the default run's outputs by name, and ``spread:<name>``, per sample the largest
+    difference between the runs. Gives runtime, version, backend and the kernel sets that ran.
+    """
+    from edgekit_converters.targets import load_target
+
+    found, built = load_target(target), Built.from_dict(artifact)
+    inputs = load_arrays(Path(data))
+    if not found.kernel_sets:
+        return None
+    results: dict[str, Any] = {}
+    backend = ""
+    for kernels in found.kernel_sets:
+        for threads in (1, 2):
+            session = found.open(Path(folder), built, kernels=kernels, threads=threads)
+            if session is None:
+                return None
+            if not results:
+                results, backend = session.run(inputs), session.backend
+                spreads = {name: np.zeros(len(value)) for name, value in results.items()}
+                continue
+            for name, value in session.run({name: array[:_SPREAD] for name, array in inputs.items()}).items():
+                gap = np.abs(value.astype(np.float64) - results[name][:_SPREAD].astype(np.float64))
+                part = spreads[name][:_SPREAD]
+                np.maximum(part, gap.reshape(len(value), -1).max(axis=1), out=part)
+    save_arrays(Path(out), {**results, **{f"spread:{name}": value for name, value in spreads.items()}})
+    return {
+        "runtime": found.runtime,
+        "version": found.version(),
+        "backend": backend,
+        "kernel_sets": list(found.kernel_sets),
+    }
+
+
+TASKS: dict[str, Callable[..., Any]] = {
+    "describe": describe,
+    "export": export,
+    "reference": reference,
+    "canonicalise": canonicalise,
+    "run_hub": run_hub,
+    "calibrate": calibrate,
+    "build": build,
+    "execute": execute,
+}

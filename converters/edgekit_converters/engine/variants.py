@@ -1,0 +1,193 @@
+"""One variant from job to judgement: build, execute, judge. A failure is a refusal, never a crash."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgekit.digest import digest_of
+from edgekit.errors import EdgekitError
+from edgekit_converters.engine.plan import Wanted
+from edgekit_converters.engine.prepare import Context, Prepared
+from edgekit_converters.npz import load_arrays
+from edgekit_converters.targets import load_target
+from edgekit_converters.tools import tool_versions
+from edgekit_converters.values import Built, Job
+from edgekit_converters.verify.compare import LabelResult, OutputError, label_result, output_error
+from edgekit_converters.verify.probes import Probes, make_probes
+from edgekit_converters.verify.verdict import DEFAULT_TOLERANCE, Verdict, judge
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checked:
+    """A built and judged artifact; `executed` is what ran it, None when nothing could."""
+
+    key: str
+    folder: Path
+    built: Built
+    executed: Mapping[str, Any] | None
+    verdict: Verdict
+    probes: Probes | None
+    labels: LabelResult | None
+    errors: Mapping[str, OutputError]
+
+
+def check_variant(context: Context, prepared: Prepared, wanted: Wanted, ranges: Path | None) -> Checked:
+    """Build, execute and judge one artifact.
+
+    Raises:
+        EdgekitError: it cannot be built or run; `code` is the reason.
+    """
+    target = load_target(wanted.target)
+    name = wanted.id
+    if prepared.hub.problem is not None and _needs_hub(prepared, wanted):
+        raise prepared.hub.problem
+    context.progress.step(name, "building")
+    key, folder, built = _build(context, prepared, wanted, ranges, target.worker)
+    if not target.kernel_sets:
+        verdict = Verdict(
+            verdict="unverified",
+            why="prepared: nothing here can run it",
+            reasons=("not_executed",),
+        )
+        return Checked(
+            key=key,
+            folder=folder,
+            built=built,
+            executed=None,
+            verdict=verdict,
+            probes=None,
+            labels=None,
+            errors={},
+        )
+    context.progress.step(name, "running")
+    executed, arrays = _execute(context, prepared, wanted, key, folder, built)
+    context.progress.step(name, "judging")
+    return _judged(
+        prepared,
+        wanted,
+        Checked(
+            key=key,
+            folder=folder,
+            built=built,
+            executed=executed,
+            verdict=Verdict(verdict="unverified", why=""),
+            probes=None,
+            labels=None,
+            errors={},
+        ),
+        arrays,
+    )
+
+
+def _needs_hub(prepared: Prepared, wanted: Wanted) -> bool:
+    return wanted.target != "tflite" or prepared.source.kind == "onnx"
+
+
+def _build(
+    context: Context, prepared: Prepared, wanted: Wanted, ranges: Path | None, worker: str
+) -> tuple[str, Path, Built]:
+    calibrated = wanted.precision == "int8"
+    job = Job(
+        target=wanted.target,
+        precision=wanted.precision,
+        source=prepared.source,
+        hub=str(prepared.hub.path or ""),
+        inputs=prepared.resolved.inputs,
+        outputs=prepared.resolved.outputs,
+        options=wanted.options,
+        calibration=str(context.work / "calibration.npz") if calibrated and prepared.calibration else None,
+        ranges=str(ranges) if calibrated and ranges else None,
+        seed=context.request.seed,
+    )
+
+    def run(folder: Path) -> Any:
+        return context.pool.run(worker, "build", {"job": job.to_dict(), "folder": str(folder)})
+
+    paths = {
+        "source": prepared.source.digest,
+        "hub": prepared.hub.digest,
+        "calibration": None,
+        "ranges": None,
+    }
+    key = {
+        "job": {**job.to_dict(), **paths},
+        "data": prepared.calibration.digest if calibrated and prepared.calibration else "",
+        "tools": dict(tool_versions()),
+    }
+    stage = context.cache.stage("build", key, run)
+    return stage.key, stage.folder, Built.from_dict(stage.value)
+
+
+def _execute(
+    context: Context, prepared: Prepared, wanted: Wanted, key: str, folder: Path, built: Built
+) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    def run(place: Path) -> Any:
+        args = {
+            "target": wanted.target,
+            "folder": str(folder),
+            "artifact": built.to_dict(),
+            "data": str(prepared.data),
+            "out": str(place / "outputs.npz"),
+        }
+        return context.pool.run("plain", "execute", args)
+
+    import platform
+
+    inputs = {"build": key, "data": prepared.samples.digest, "machine": platform.machine()}
+    stage = context.cache.stage("execute", {**inputs, "host": digest_of(dict(tool_versions()))}, run)
+    return stage.value, load_arrays(stage.folder / "outputs.npz")
+
+
+def _judged(prepared: Prepared, wanted: Wanted, checked: Checked, arrays: Mapping[str, Any]) -> Checked:
+    classifier = prepared.resolved.classifier
+    outputs = {port.name: arrays[port.name] for port in checked.built.outputs}
+    try:
+        errors = {
+            name: output_error(prepared.reference[name], value, has_argmax=name == classifier)
+            for name, value in outputs.items()
+        }
+    except ValueError as error:
+        raise EdgekitError(f"an output has another {error}", code="outputs_differ") from error
+    labels = _labels(prepared, outputs)
+    tolerance = prepared.resolved.tolerance
+    verdict = judge(
+        precision=wanted.precision,
+        errors=errors,
+        labels=labels,
+        tolerance=DEFAULT_TOLERANCE if tolerance is None else tolerance,
+        origin=prepared.origin,
+        n=prepared.samples.n,
+    )
+    probes = make_probes(
+        inputs=prepared.samples.inputs,
+        outputs=outputs,
+        spreads={name: arrays[f"spread:{name}"] for name in outputs},
+        ports=checked.built.outputs,
+        precision=wanted.precision,
+        classifier=classifier,
+    )
+    found = {**_shallow(checked), "verdict": verdict, "probes": probes, "labels": labels, "errors": errors}
+    return Checked(**found)
+
+
+def _labels(prepared: Prepared, outputs: Mapping[str, Any]) -> LabelResult | None:
+    classifier, labels = prepared.resolved.classifier, prepared.samples.labels
+    if classifier is None or labels is None or prepared.origin != "validation":
+        return None
+    return label_result(prepared.reference[classifier], outputs[classifier], labels, prepared.samples.slices)
+
+
+def _shallow(checked: Checked) -> dict[str, Any]:
+    return {name: getattr(checked, name) for name in Checked.__dataclass_fields__}
+
+
+def artifact_json(checked: Checked) -> str:
+    """The artifact as `engine.measure` reads it."""
+    return json.dumps(checked.built.to_dict())
+
+
+__all__ = ["Checked", "artifact_json", "check_variant"]

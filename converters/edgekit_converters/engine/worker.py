@@ -1,0 +1,80 @@
+"""The worker process: runs one foreign tool after another and answers in JSON lines.
+
+Started as ``python -m edgekit_converters.engine.worker KIND``. A request is one line
+``{"task": name, "args": {…}}``, the answer one line ``{"ok": …}`` or ``{"error": {…}}``. Standard
+output is kept for answers: whatever a tool prints goes to standard error. Tasks are those of
+`edgekit_converters.engine.tasks` and no others. The parent kills a worker that takes too long or too
+much memory; losing a worker loses one task.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.abc
+import json
+import logging
+import os
+import sys
+import traceback
+import warnings
+from typing import Any
+
+from edgekit.errors import EdgekitError
+
+_BLOCKED = {
+    "coremltools": ("tensorflow", "torch", "sklearn", "xgboost", "keras", "libsvm", "executorch"),
+    "plain": ("tensorflow", "torch", "coremltools", "keras"),
+    "tensorflow": ("torch", "coremltools"),
+}
+"""What a kind of worker must never import: coremltools imports every framework that it finds."""
+
+
+class _Blocked(importlib.abc.MetaPathFinder):
+    """Makes packages look as if they were not installed."""
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self._names = names
+
+    def find_spec(self, fullname: str, path: object, target: object = None) -> None:
+        """Refuse blocked names, leave the rest to the other finders."""
+        if fullname.partition(".")[0] in self._names:
+            raise ModuleNotFoundError(f"{fullname} is kept out of this process", name=fullname)
+
+
+def main() -> None:
+    """Serve requests until standard input ends."""
+    kind = sys.argv[1]
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    _prepare(kind)
+    tasks = importlib.import_module("edgekit_converters.engine.tasks")
+    for line in sys.stdin:
+        request = json.loads(line)
+        answer = _answer(tasks.TASKS[request["task"]], request["args"])
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+
+def _prepare(kind: str) -> None:
+    """One thread a tool, no noise, and the tools that must stay apart stay apart."""
+    os.environ.update(TF_CPP_MIN_LOG_LEVEL="3", TF_ENABLE_ONEDNN_OPTS="0", KERAS_BACKEND="tensorflow")
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    warnings.simplefilter("ignore")
+    logging.disable(logging.WARNING)
+    sys.meta_path.insert(0, _Blocked(_BLOCKED[kind]))
+
+
+def _answer(task: Any, args: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return {"ok": task(**args)}
+    except EdgekitError as error:
+        return {"error": {**error.as_dict(), "class": type(error).__name__, "exit_code": error.exit_code}}
+    except Exception as error:  # noqa: BLE001  # the named boundary around foreign tools
+        traceback.print_exc()
+        text = " ".join(str(error).split())[:400]
+        facts = {"code": "tool_failed", "where": None, "remedy": None, "class": "ToolFailed"}
+        return {"error": {**facts, "message": f"{type(error).__name__}: {text}"}}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,178 @@
+"""The resolved contract: what the user wrote, completed by what the source says. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from edgekit.contract import Contract, InputSpec, OutputSpec
+from edgekit.errors import ContractError
+from edgekit.package import Tensor
+from edgekit_converters.values import Signature, Source
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resolved:
+    """The contract with every port known, and the map from the source's port names to its names."""
+
+    contract: Contract
+    names: Mapping[str, str]
+    signature: Signature
+
+    @property
+    def inputs(self) -> tuple[Tensor, ...]:
+        """The contract's inputs, in the source's order."""
+        return tuple(Tensor(name=i.name, dtype=i.dtype, shape=i.shape) for i in self.contract.inputs)
+
+    @property
+    def outputs(self) -> tuple[Tensor, ...]:
+        """The contract's outputs, in the source's order."""
+        return tuple(Tensor(name=o.name, dtype=o.dtype, shape=o.shape) for o in self.contract.outputs)
+
+    @property
+    def ranges(self) -> dict[str, tuple[float, float]]:
+        """(low, high) by input name where the contract gives one."""
+        return {item.name: item.range for item in self.contract.inputs if item.range}
+
+    @property
+    def classifier(self) -> str | None:
+        """The output whose argmax is the class: the one a top1 metric names, else the first of the task."""
+        named = [m.output for m in self.contract.metrics if m.name == "top1" and m.output]
+        tasks = [item.name for item in self.contract.outputs if item.has_argmax]
+        return next((name for name in (*named, *tasks) if name in tasks), None)
+
+    @property
+    def tolerance(self) -> float | None:
+        """The top1 metric's tolerance, if the contract has one."""
+        return next((m.tolerance for m in self.contract.metrics if m.name == "top1"), None)
+
+
+def resolve(contract: Contract, signature: Signature, source: Source, *, where: str) -> Resolved:
+    """Complete `contract` from the source's signature.
+
+    Raises:
+        ContractError: ports, dtypes or shapes that do not fit, or a free axis that nobody pinned.
+    """
+    inputs = _pair(contract.inputs, signature.inputs, f"{where}: inputs")
+    outputs = _pair(contract.outputs, signature.outputs, f"{where}: outputs")
+    full_inputs = tuple(
+        _input(port, spec, f"{where}: inputs.{spec.name if spec else port.name}") for port, spec in inputs
+    )
+    full_outputs = tuple(
+        _output(port, spec, signature.activation if index == 0 else "none", f"{where}: outputs.{port.name}")
+        for index, (port, spec) in enumerate(outputs)
+    )
+    names = {port.name: spec.name for (port, _), spec in zip(inputs, full_inputs, strict=True)}
+    for (port, _), found in zip(outputs, full_outputs, strict=True):
+        if port.name in names:
+            raise ContractError(f"{port.name!r} is an input and an output", where=where)
+        names[port.name] = found.name
+    if len(set(names.values())) != len(names):
+        raise ContractError("an input and an output have the same name", where=where)
+    name = contract.name or re.sub(r"[^A-Za-z0-9._+-]", "-", Path(source.path).stem).lstrip("._+-") or "model"
+    completed = replace(
+        contract,
+        name=name,
+        version=contract.version or f"0.0.0+{source.digest[:8]}",
+        inputs=full_inputs,
+        outputs=full_outputs,
+    )
+    return Resolved(contract=completed, names=names, signature=signature)
+
+
+def with_labels(resolved: Resolved) -> Resolved:
+    """The same once class labels were found in the validation data: the first matrix output classifies."""
+    contract = resolved.contract
+    first = contract.outputs[0]
+    if resolved.classifier or first.task or len(first.shape) != 2:
+        return resolved
+    activation = first.activation if first.activation != "none" else "logits"
+    outputs = (replace(first, task="classification", activation=activation), *contract.outputs[1:])
+    return replace(resolved, contract=replace(contract, outputs=outputs))
+
+
+def _pair(
+    specs: Sequence[InputSpec | OutputSpec], ports: Sequence[Tensor], where: str
+) -> list[tuple[Tensor, InputSpec | OutputSpec | None]]:
+    """Each port with what the contract says of it: by name, else by place when the numbers are equal."""
+    if not specs:
+        return [(port, None) for port in ports]
+    by_name = {item.name: item for item in specs}
+    known = {port.name for port in ports}
+    if set(by_name) <= known:
+        return [(port, by_name.get(port.name)) for port in ports]
+    if len(specs) == len(ports):
+        return list(zip(ports, specs, strict=True))
+    raise ContractError(
+        f"{sorted(by_name)} are named, the model has {sorted(known)}",
+        where=where,
+        remedy="give one entry for each, in the model's order, or use the model's names",
+        code="ports_differ",
+    )
+
+
+def _input(port: Tensor, spec: InputSpec | OutputSpec | None, where: str) -> InputSpec:
+    assert spec is None or isinstance(spec, InputSpec)
+    base = spec or InputSpec(name=_safe(port.name), dtype=port.dtype)
+    _same_dtype(base.dtype, port, where)
+    shape = _merged(port.shape, base.shape, where)
+    if -1 in shape[1:]:
+        raise ContractError(
+            f"shape {list(shape)} leaves an axis free besides the batch",
+            where=where,
+            remedy="give the sizes in model.toml: [[inputs]] shape = [-1, …]",
+            code="dynamic_shape",
+        )
+    return replace(base, shape=shape)
+
+
+def _output(port: Tensor, spec: InputSpec | OutputSpec | None, activation: str, where: str) -> OutputSpec:
+    assert spec is None or isinstance(spec, OutputSpec)
+    base = spec or OutputSpec(name=_safe(port.name), dtype=port.dtype)
+    _same_dtype(base.dtype, port, where)
+    found = replace(base, shape=_merged(port.shape, base.shape, where))
+    if found.activation == "none" and activation != "none":
+        found = replace(found, activation=activation)
+    if found.task is None and found.activation == "softmax" and len(found.shape) == 2:
+        found = replace(found, task="classification")
+    if found.labels and found.shape[-1] not in (-1, len(found.labels)):
+        raise ContractError(
+            f"{len(found.labels)} labels for {found.shape[-1]} classes",
+            where=f"{where}.labels",
+            remedy="give one label for each class, in the model's order",
+            code="wrong_length",
+        )
+    return found
+
+
+def _safe(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_.-]", "_", name)
+
+
+def _same_dtype(wanted: str, port: Tensor, where: str) -> None:
+    if wanted != port.dtype:
+        raise ContractError(
+            f"the contract says {wanted}, the model has {port.dtype}",
+            where=f"{where}.dtype",
+            remedy=f'write dtype = "{port.dtype}"',
+            code="wrong_dtype",
+        )
+
+
+def _merged(model: tuple[int, ...], wanted: tuple[int, ...], where: str) -> tuple[int, ...]:
+    """The model's shape with free axes pinned by the contract."""
+    if not wanted:
+        return model
+    fits = len(model) == len(wanted) and all(
+        a in (-1, b) or b == -1 for a, b in zip(model[1:], wanted[1:], strict=True)
+    )
+    if not fits:
+        raise ContractError(
+            f"the contract says {list(wanted)}, the model has {list(model)}",
+            where=f"{where}.shape",
+            remedy="write the model's shape, -1 for the batch",
+            code="wrong_shape",
+        )
+    return (-1, *(b if a == -1 else a for a, b in zip(model[1:], wanted[1:], strict=True)))

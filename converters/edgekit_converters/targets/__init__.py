@@ -1,0 +1,65 @@
+"""Targets: one folder each, implementing `edgekit.ports.Target`, found by entry point.
+
+Beyond the port, a target says which kind of worker process builds it (`worker`: ``plain``,
+``tensorflow`` or ``coremltools``), names its runtime, and lists the kernel sets that the runtime
+offers here, the first being the default; `open` gives a session on one of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any, Protocol
+
+from edgekit.errors import UsageError
+from edgekit.ports import Arrays
+from edgekit.tomlfile import did_you_mean
+from edgekit_converters.values import Built, Job
+
+GROUP = "edgekit.targets"
+
+
+class Session(Protocol):
+    """An open artifact: arrays in the contract's dtypes, any number of samples."""
+
+    backend: str
+
+    def run(self, inputs: Mapping[str, Any]) -> dict[str, Any]: ...
+
+
+class Target(Protocol):
+    """`edgekit.ports.Target` as the engine uses it."""
+
+    name: str
+    precisions: tuple[str, ...]
+    worker: str
+    runtime: str
+    kernel_sets: tuple[str, ...]
+
+    def build(self, job: Job, folder: Path) -> Built: ...
+
+    def run(self, folder: Path, artifact: Built, inputs: Arrays) -> Arrays | None: ...
+
+    def open(self, folder: Path, artifact: Built, *, kernels: str, threads: int) -> Session | None: ...
+
+    def version(self) -> str: ...
+
+
+def known_targets() -> tuple[str, ...]:
+    """Names of the installed targets, nothing imported."""
+    return tuple(sorted({entry.name for entry in entry_points(group=GROUP)}))
+
+
+def load_target(name: str) -> Target:
+    """Import the target called `name`.
+
+    Raises:
+        UsageError: it is not installed.
+    """
+    entry: EntryPoint | None = next(iter(entry_points(group=GROUP, name=name)), None)
+    if entry is None:
+        advice = did_you_mean(name, known_targets())
+        raise UsageError(f"no target {name!r} is installed", remedy=advice, code="unknown_target")
+    target: Target = entry.load()()
+    return target

@@ -1,0 +1,64 @@
+"""ONNX files for onnxruntime: the canonical hub itself (fp32), and as QDQ int8.
+
+int8 is written from the one stored calibration of the hub: MinMax ranges, int8 activations per
+tensor, int8 weights per channel, symmetric.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from pathlib import Path
+
+from edgekit.package import Requirements
+from edgekit.ports import Arrays
+from edgekit_converters.targets.onnx.session import TargetSession
+from edgekit_converters.values import Built, Job
+
+FILE = "model.onnx"
+MINIMUM = "1.19.0"
+
+
+class OnnxTarget:
+    """See the module."""
+
+    name = "onnx"
+    precisions = ("fp32", "int8")
+    worker = "plain"
+    runtime = "onnxruntime"
+    kernel_sets = ("optimized", "as-written")
+
+    def build(self, job: Job, folder: Path) -> Built:
+        """Write ``model.onnx``.
+
+        Raises:
+            Refusal: no calibration for int8, or nothing was quantized.
+        """
+        from edgekit_converters.quantize.qdq import write_int8
+        from edgekit_converters.targets.onnx.inspect import inspect
+
+        path = folder / FILE
+        if job.precision == "int8":
+            write_int8(Path(job.hub), None if job.ranges is None else Path(job.ranges), path)
+        else:
+            path.write_bytes(Path(job.hub).read_bytes())
+        return Built(
+            main=FILE,
+            inputs=job.inputs,
+            outputs=job.outputs,
+            requires=Requirements(runtime=self.runtime, min_runtime=MINIMUM),
+            route=f"{job.source.kind} > hub" + (" > QDQ" if job.precision == "int8" else ""),
+            facts=inspect(path),
+            tools={"onnxruntime": version("onnxruntime")},
+        )
+
+    def open(self, folder: Path, artifact: Built, *, kernels: str, threads: int) -> TargetSession:
+        """A session, the graph ``optimized`` or ``as-written``."""
+        return TargetSession(folder / artifact.main, kernels=kernels, threads=threads)
+
+    def run(self, folder: Path, artifact: Built, inputs: Arrays) -> Arrays:
+        """Execute the file with onnxruntime's CPU provider."""
+        return self.open(folder, artifact, kernels="optimized", threads=1).run(inputs)
+
+    def version(self) -> str:
+        """Version of onnxruntime."""
+        return version("onnxruntime")

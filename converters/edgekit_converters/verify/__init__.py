@@ -1,0 +1,1 @@
+"""Verification: a variant's outputs against the source's on the same inputs. Pure functions of arrays."""

@@ -1,0 +1,94 @@
+"""Figures of one comparison: numeric error, agreement, and paired accuracy where there are labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.paired import PairedDrop, paired_drop
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputError:
+    """Error of one output against the source's.
+
+    `max_abs` in the output's unit, `max_relative` divided by the range of the source's output,
+    `snr_db` signal to noise, `argmax` the share of samples with the same largest value.
+    """
+
+    max_abs: float
+    mean_abs: float
+    max_relative: float
+    snr_db: float
+    argmax: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelResult:
+    """Paired accuracy: the source's, the variant's, the drop with its bounds, and the worst slice."""
+
+    source: float
+    variant: float
+    drop: PairedDrop
+    slices: Mapping[str, float]
+
+    @property
+    def worst_slice(self) -> tuple[str, float] | None:
+        """Name and drop of the slice that lost most."""
+        return max(self.slices.items(), key=lambda item: item[1]) if self.slices else None
+
+
+def output_error(source: Array, variant: Array, *, has_argmax: bool) -> OutputError:
+    """Compare one output; arrays of the same shape, first axis n.
+
+    Raises:
+        ValueError: other shapes.
+    """
+    if source.shape != variant.shape:
+        raise ValueError(f"shape {variant.shape}, the source gives {source.shape}")
+    ours, theirs = variant.astype(np.float64), source.astype(np.float64)
+    gap = np.abs(ours - theirs)
+    gap = np.where(np.isfinite(gap), gap, np.inf)
+    span = float(theirs.max() - theirs.min())
+    noise, signal = float((gap**2).mean()), float((theirs**2).mean())
+    agree = None
+    if has_argmax and source.ndim > 1:
+        agree = float((ours.argmax(-1) == theirs.argmax(-1)).mean())
+    return OutputError(
+        max_abs=float(gap.max()),
+        mean_abs=float(gap.mean()),
+        max_relative=float(gap.max()) / span if span > 0 else (0.0 if gap.max() == 0 else float("inf")),
+        snr_db=_decibel(signal, noise),
+        argmax=agree,
+    )
+
+
+def label_result(source: Array, variant: Array, labels: Array, slices: Array | None) -> LabelResult:
+    """Paired top-1 on the same samples; outputs (n, classes), labels (n,)."""
+    right, ours = source.argmax(-1) == labels, variant.argmax(-1) == labels
+    lost, gained = int((right & ~ours).sum()), int((~right & ours).sum())
+    by_slice = {}
+    for name in np.unique(slices) if slices is not None else ():
+        chosen = slices == name
+        by_slice[str(name)] = float(right[chosen].mean() - ours[chosen].mean())
+    return LabelResult(
+        source=float(right.mean()),
+        variant=float(ours.mean()),
+        drop=paired_drop(lost, gained, len(labels)),
+        slices=by_slice,
+    )
+
+
+def _decibel(signal: float, noise: float) -> float:
+    """10·log10(signal / noise), held within ±200 so that JSON can carry it."""
+    if noise == 0:
+        return 200.0
+    if signal == 0 or not np.isfinite(noise):
+        return -200.0
+    return float(np.clip(10 * np.log10(signal / noise), -200, 200))
