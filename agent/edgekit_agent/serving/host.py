@@ -14,7 +14,6 @@ import gc
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from time import perf_counter
 from typing import TYPE_CHECKING
 
 from edgekit.errors import EdgekitError, RefusedError, UnavailableError
@@ -265,27 +264,34 @@ class ModelHost:
             return {name: state.active for name, state in self._slots.items()}
 
     def infer(
-        self, slot: str, inputs: Arrays, *, request_id: str | None = None, queued_ms: float | None = None
+        self,
+        slot: str,
+        inputs: Arrays,
+        *,
+        version: str | None = None,
+        request_id: str | None = None,
+        queued_ms: float | None = None,
     ) -> Prediction:
         """Compute one batch on whatever serves the slot at this moment; never blocked by a swap.
 
         Args:
             slot: the slot.
             inputs: numpy arrays by input name, first axis = batch.
+            version: only this version may answer, if given.
             request_id: comes back in the answer.
             queued_ms: how long the request waited before, for the ``queue`` stage.
 
         Raises:
-            UnknownModelError: no such slot.
+            UnknownModelError: no such slot, or it serves another version.
             BusyError: the slot serves nothing yet.
             RequestError: the inputs do not fit.
             ModelError: the model failed.
         """
         candidate = self._enter(slot)
-        began = perf_counter()
         try:
+            _check_version(candidate, version)
             result = candidate.pipeline.run(inputs)
-            stages = _stages(result, began, queued_ms)
+            stages = result.stages if queued_ms is None else (("queue", queued_ms), *result.stages)
             candidate.counters.answered(stages, result.observations)
         except RequestError as error:
             candidate.counters.failed(CLIENT, error.code)
@@ -381,8 +387,13 @@ class ModelHost:
             del state.retired[:-_KEPT_WINDOWS]
 
 
-def _stages(result: Result, began: float, queued_ms: float | None) -> tuple[tuple[str, float], ...]:
-    return (("queue", queued_ms), *result.stages) if queued_ms is not None else result.stages
+def _check_version(candidate: Candidate, version: str | None) -> None:
+    there = candidate.installed.manifest.version
+    if version not in (None, there):
+        raise UnknownModelError(
+            f"slot {candidate.installed.slot!r} serves version {there}, not {version}",
+            remedy="leave /versions/… out of the path to get whatever serves the slot",
+        )
 
 
 def _check_memory(installed: Installed) -> None:
