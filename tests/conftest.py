@@ -49,7 +49,7 @@ def is_loopback(address: Any) -> bool:
     if not isinstance(address, tuple):
         return True
     host = address[0]
-    if host in ("localhost", b"localhost"):
+    if host in ("localhost", b"localhost") or address[:2] == ("", 0):  # ("", 0): a client's own end, any
         return True
     try:
         return ipaddress.ip_address(host.split("%")[0] if isinstance(host, str) else host).is_loopback

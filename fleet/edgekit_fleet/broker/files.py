@@ -1,0 +1,143 @@
+"""The files a broker of this fleet reads: configuration, password file, ACL, port.
+
+Settings and why: ``max_inflight_messages 0`` and ``max_queued_messages 1000000``, because the defaults
+acknowledge telemetry to devices and then drop it; never ``max_queued_messages 0``, because then one
+denied publish closes the connection; ``use_username_as_clientid``, because otherwise one device could
+take over another's session by using its client id, and would be sent what is queued there. What remains
+with mosquitto 2.0.11: a peer *without* user name that names a device's client id is refused, but the
+broker forgets that device's session; desired state is retained and telemetry is sent again until the
+service has acknowledged it, so nothing is lost by it.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgekit.errors import StorageError
+from edgekit.files import atomic_write, read_bytes
+from edgekit_fleet.broker.acl import fleet_access
+from edgekit_fleet.broker.credentials import (
+    hash_password,
+    producer_password,
+    read_password_file,
+    service_password,
+    service_user,
+    write_password_file,
+)
+from edgekit_fleet.home import Home, Settings
+
+MAX_PACKET = 1_048_576
+
+
+@dataclass(frozen=True, kw_only=True)
+class BrokerFiles:
+    """Paths of one home's broker files."""
+
+    home: Home
+
+    @property
+    def configuration(self) -> Path:
+        """``mosquitto.conf``."""
+        return self.home.broker / "mosquitto.conf"
+
+    @property
+    def passwords(self) -> Path:
+        """The password file."""
+        return self.home.broker / "passwords"
+
+    @property
+    def access(self) -> Path:
+        """The ACL file."""
+        return self.home.broker / "acl"
+
+    @property
+    def data(self) -> Path:
+        """Folder of the broker's persistence."""
+        return self.home.broker / "data"
+
+    @property
+    def port(self) -> Path:
+        """The port, once chosen."""
+        return self.home.broker / "port"
+
+    @property
+    def pid(self) -> Path:
+        """Process id of the running child."""
+        return self.home.broker / "pid"
+
+
+def write_users(home: Home, settings: Settings, devices: Mapping[str, str]) -> None:
+    """Write password file and ACL for `devices` (id → hash), the service and the producers."""
+    files = BrokerFiles(home=home)
+    known = read_password_file(files.passwords) if files.passwords.exists() else {}
+    users = dict(devices)
+    own = {service_user(settings.tenant): service_password(home, settings.tenant)}
+    own |= {name: producer_password(home, name) for name in settings.broker.producers}
+    for name, password in own.items():
+        # An unchanged line keeps its salt, so that a reload disconnects nobody.
+        users[name] = known.get(name) or hash_password(password)
+    write_password_file(files.passwords, users)
+    access = fleet_access(
+        tenant=settings.tenant,
+        service=service_user(settings.tenant),
+        producers=settings.broker.producers,
+    )
+    atomic_write(files.access, access.to_text().encode(), mode=0o600)
+
+
+def write_configuration(home: Home, *, host: str, port: int) -> Path:
+    """Write ``mosquitto.conf``; returns its path."""
+    files = BrokerFiles(home=home)
+    try:
+        files.data.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise StorageError(f"cannot make the folder: {error.strerror}", where=str(files.data)) from error
+    atomic_write(files.configuration, mosquitto_conf(files, host=host, port=port).encode(), mode=0o600)
+    return files.configuration
+
+
+def mosquitto_conf(files: BrokerFiles, *, host: str, port: int) -> str:
+    """The text of ``mosquitto.conf``."""
+    lines = [
+        "# Written by edgekit at each start; change fleet.toml instead.",
+        f"listener {port} {host}",
+        "use_username_as_clientid true",
+        "allow_anonymous false",
+        f"password_file {files.passwords}",
+        f"acl_file {files.access}",
+        "persistence true",
+        f"persistence_location {files.data}{os.sep}",
+        "autosave_interval 5",
+        "max_inflight_messages 0",
+        "max_queued_messages 1000000",
+        f"max_packet_size {MAX_PACKET}",
+        "set_tcp_nodelay true",
+        "connection_messages false",
+        "log_dest stderr",
+        "log_type error",
+        "log_type warning",
+        "log_type notice",
+        "log_type information",  # a reload is confirmed at this level
+    ]
+    if os.geteuid() == 0:
+        lines.append("user root")  # else it becomes another user and cannot read the home
+    return "\n".join(lines) + "\n"
+
+
+def chosen_port(home: Home, *, host: str, wanted: int) -> int:
+    """The broker's port: the configured one, else the one chosen at the first start, else a free one."""
+    if wanted:
+        return wanted
+    path = BrokerFiles(home=home).port
+    if path.exists():
+        text = read_bytes(path, limit=16).decode("ascii", "replace").strip()
+        if text.isdigit() and 0 < int(text) < 65_536:
+            return int(text)
+    with socket.create_server((host, 0)) as probe:
+        port = int(probe.getsockname()[1])
+    atomic_write(path, f"{port}\n".encode())
+    return port
