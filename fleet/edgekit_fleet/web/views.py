@@ -87,7 +87,8 @@ class ProbeView(View):
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceView(View):
-    """One device. `status` is the one word its cell is coloured by (see `device_status`)."""
+    """One device. `status` is the one word its cell is coloured by (see `device_status`); `seen`, its last
+    sign of life, is given only of a device that is not online."""
 
     id: str
     hardware: str
@@ -110,7 +111,7 @@ class DeviceView(View):
 
 @dataclass(frozen=True, kw_only=True)
 class GateView(View):
-    """One gate's newest verdict with the reason in words."""
+    """One gate's newest verdict with the reason in words; `lower` and `upper` are one-sided bounds."""
 
     name: str
     type: str
@@ -119,14 +120,15 @@ class GateView(View):
     stratum: str = ""
     n: int = 0
     effect: float | None = None
-    bound: float | None = None
+    lower: float | None = None
+    upper: float | None = None
     limit: float | None = None
     at: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class RingView(View):
-    """One ring: how many devices, how far, from when to when, and what its gates say."""
+    """One ring: how many devices, how far (`back` were taken back), from when to when, and its gates."""
 
     index: int
     name: str
@@ -134,6 +136,7 @@ class RingView(View):
     members: int = 0
     good: int = 0
     bad: int = 0
+    back: int = 0
     opened: float | None = None
     soak_until: float | None = None
     closed: float | None = None

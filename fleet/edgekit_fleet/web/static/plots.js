@@ -104,20 +104,24 @@ export function miniDistribution(counts, width = 96, height = 22) {
   return frame(width, height, `${total} answers over ${counts.length} classes`, s("line", { class: "grid", x1: 0, x2: width, y1: height - 0.5, y2: height - 0.5 }), bars);
 }
 
-// Effect, its one-sided bound and the limit on one line.
+// Effect, its one-sided bounds and the limit on one line; a bound that is not known runs off the edge.
 export function whisker(gate, width = 120, height = 20) {
-  const { effect, bound, limit } = gate;
-  if (![effect, bound, limit].every(Number.isFinite)) return null;
-  const [low, high] = [Math.min(effect, bound, limit, 0), Math.max(effect, bound, limit, 0)];
-  const x = (value) => 6 + ((value - low) / (high - low || 1)) * (width - 12);
+  const { effect, lower, upper, limit } = gate;
+  if (![effect, limit].every(Number.isFinite)) return null;
+  const known = [effect, limit, 0, lower, upper].filter(Number.isFinite);
+  const [low, high] = [Math.min(...known), Math.max(...known)];
+  const x = (value) => 8 + ((value - low) / (high - low || 1)) * (width - 16);
+  const [from, to] = [Number.isFinite(lower) ? x(lower) : 0, Number.isFinite(upper) ? x(upper) : width];
   const middle = height / 2;
+  const tick = (place, bound) => (Number.isFinite(bound) ? s("line", { class: "whisker", x1: place, x2: place, y1: middle - 4, y2: middle + 4 }) : null);
+  const shown = (value) => (Number.isFinite(value) ? Number(value.toPrecision(3)) : "unknown");
   return frame(
-    width, height, `effect ${effect}, bound ${bound}, limit ${limit}`,
+    width, height, `effect ${shown(effect)}, bounds ${shown(lower)} and ${shown(upper)}, limit ${shown(limit)}`,
     s("line", { class: "grid", x1: 0, x2: width, y1: middle, y2: middle }),
-    s("line", { class: "whisker", x1: x(effect), x2: x(bound), y1: middle, y2: middle }),
-    s("line", { class: "whisker", x1: x(bound), x2: x(bound), y1: middle - 4, y2: middle + 4 }),
+    s("line", { class: "whisker", x1: from, x2: to, y1: middle, y2: middle }),
+    tick(from, lower), tick(to, upper),
     s("circle", { class: "effect", cx: x(effect), cy: middle, r: 3 }),
-    s("line", { class: "limit", x1: x(limit), x2: x(limit), y1: 2, y2: height - 2 }),
+    s("line", { class: "limit", x1: x(limit), x2: x(limit), y1: 1, y2: height - 1 }),
   );
 }
 

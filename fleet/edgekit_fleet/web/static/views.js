@@ -12,8 +12,8 @@ const ROWS_SHOWN = 200;
 export function tone(state) {
   if (["completed", "passed", "committed", "good"].includes(state)) return "good";
   if (["failed", "rolled_back", "aborted", "rollback_failed", "rolling_back", "aborting", "reverted"].includes(state)) return "bad";
-  if (["paused", "inconclusive", "awaiting_approval"].includes(state)) return "warn";
-  if (["pending", "planned", "draft", "superseded", "scheduled"].includes(state)) return "idle";
+  if (["paused", "inconclusive", "awaiting_approval", "skipped"].includes(state)) return "warn";
+  if (["pending", "planned", "draft", "cancelled", "superseded", "scheduled"].includes(state)) return "idle";
   return "busy";
 }
 
@@ -53,6 +53,13 @@ export function summary(store) {
   ];
 }
 
+function ringWords(ring) {
+  const parts = [`${ring.good} of ${ring.members} took it`];
+  if (ring.bad) parts.push(`${ring.bad} failed`);
+  if (ring.back) parts.push(`${ring.back} taken back`);
+  return parts.join(", ");
+}
+
 function ringCard(ring, now) {
   const share = (count) => `width:${ring.members ? (100 * count) / ring.members : 0}%`;
   const bar = h("div", { class: "bar", "aria-hidden": "true" }, h("i", { class: "g", "data-width": share(ring.good) }), h("i", { class: "b", "data-width": share(ring.bad) }));
@@ -63,7 +70,7 @@ function ringCard(ring, now) {
     "li", { class: live ? "ring now" : "ring" },
     h("div", { class: "row" }, h("strong", {}, ring.name), chip(tone(ring.state), words(ring.state))),
     bar,
-    h("div", { class: "small" }, `${ring.good} of ${ring.members} run it${ring.bad ? `, ${ring.bad} failed` : ""}`),
+    h("div", { class: "small" }, ringWords(ring)),
     h("div", { class: "small" }, [took, left].filter(Boolean).join(" · ")),
   );
 }
@@ -89,7 +96,7 @@ export function rollout(store, chosen, now) {
   const kind = tone(item.state);
   const from = item.previous ? `${item.previous} → ${item.release}` : item.release;
   const gates = item.rings.flatMap((ring) => ring.gates.map((gate) => gateRow(ring, gate)));
-  const head = ["Ring", "Gate", "Verdict", "Why", "n", "Effect, bound, limit"].map((name) => h("th", { scope: "col", class: name === "n" ? "num" : "" }, name));
+  const head = ["Ring", "Gate", "Verdict", "Why", "n", "Effect, bounds, limit"].map((name) => h("th", { scope: "col", class: name === "n" ? "num" : "" }, name));
   return [
     h("div", { class: "row" }, title, h("strong", {}, from), chip(kind, words(item.state)), h("span", { class: "small" }, `slot ${item.slot} · ${item.id}`)),
     item.reason ? h("p", { class: `why ${kind}` }, item.reason) : null,
@@ -183,6 +190,7 @@ export function detail(store, selected) {
       own ? [h("dt", {}, "Labels"), h("dd", {}, own)] : null,
       h("dt", {}, "Ring"), h("dd", {}, device.ring ?? "none"),
       h("dt", {}, "Agent"), h("dd", {}, device.agent || "–"),
+      device.seen ? [h("dt", {}, "Last heard"), h("dd", {}, clockTime(device.seen))] : null,
     ),
     device.slots.map((slot) => slotBlock(store, device, slot, width)),
     device.probes.length ? [h("h3", {}, "Probes on this device"), device.probes.map(probeBlock)] : null,
