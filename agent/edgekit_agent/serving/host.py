@@ -36,7 +36,9 @@ from edgekit_agent.windows import (
 if TYPE_CHECKING:
     from edgekit_agent.serving.pipeline import Pipeline
 
+QUICK_MS = 0.5
 _KEPT_WINDOWS = 64
+_SMOOTHING = 0.1
 
 
 class Candidate:
@@ -63,6 +65,7 @@ class Candidate:
         self._inside = 0
         self._closing = False
         self._closed = threading.Event()
+        self._typical_ms: float | None = None
 
     def enter(self) -> bool:
         """Count a request in; False when it is being freed, and another candidate must be asked."""
@@ -79,6 +82,19 @@ class Candidate:
             last = self._closing and self._inside == 0
         if last:
             self._free()
+
+    @property
+    def quick(self) -> bool:
+        """Whether its answers have lately taken less than half a millisecond each."""
+        return self._typical_ms is not None and self._typical_ms < QUICK_MS
+
+    def took(self, milliseconds: float) -> None:
+        """Note how long an answer took. A slow one counts at once, quickness has to be shown."""
+        typical = self._typical_ms
+        if typical is None or milliseconds > 4 * QUICK_MS:
+            self._typical_ms = max(milliseconds, QUICK_MS)
+        else:
+            self._typical_ms = typical + _SMOOTHING * (milliseconds - typical)
 
     def run(self, inputs: Arrays) -> Result:
         """One batch through the whole pipeline, not counted (ground-truth probes).
@@ -293,6 +309,7 @@ class ModelHost:
             result = candidate.pipeline.run(inputs)
             stages = result.stages if queued_ms is None else (("queue", queued_ms), *result.stages)
             candidate.counters.answered(stages, result.observations)
+            candidate.took(result.stages[-1][1])
         except RequestError as error:
             candidate.counters.failed(CLIENT, error.code)
             raise
@@ -308,6 +325,11 @@ class ModelHost:
             request_id=request_id,
             stages=stages,
         )
+
+    def is_quick(self, slot: str) -> bool:
+        """Whether the slot's model has proven to answer faster than a change of thread is worth."""
+        candidate = self.active(slot)
+        return candidate is not None and candidate.quick
 
     def reject(self, slot: str, kind: str) -> None:
         """Count a request to the slot that was refused before it reached the model (malformed JSON, …)."""
