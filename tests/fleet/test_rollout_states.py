@@ -167,9 +167,10 @@ def test_a_ring_without_any_device_online_does_not_let_the_next_one_go() -> None
     assert need(away, deploying, T0 + TIMERS.whole + 1) is Need.STALLED
 
 
-def test_a_ring_on_which_everything_reverted_is_judged_without_soak() -> None:
-    deploying = RingNow(state=RingState.DEPLOYING, opened=T0)
-    assert need([member(MemberStep.REVERTED)], deploying, T0) is Need.JUDGE
+def test_a_ring_on_which_everything_reverted_is_judged_without_the_whole_soak() -> None:
+    soaking = RingNow(state=RingState.SOAKING, opened=T0, soaking_since=T0)
+    assert need([member(MemberStep.REVERTED)], soaking, T0 + 1) is Need.WATCH
+    assert need([member(MemberStep.REVERTED)], soaking, T0 + 5) is Need.JUDGE
 
 
 def test_a_ring_that_wants_approval_waits_for_it() -> None:

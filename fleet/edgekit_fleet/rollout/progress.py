@@ -10,6 +10,8 @@ from edgekit_fleet.rollout.counting import Counts, count
 from edgekit_fleet.rollout.plan import RingPlan, Timers
 from edgekit_fleet.rollout.states import Member, RingState
 
+SETTLE = 5.0
+
 
 class Need(StrEnum):
     """What the reconciler does for a ring."""
@@ -38,7 +40,8 @@ def need_of(ring: RingNow, plan: RingPlan, members: Iterable[Member], timers: Ti
     """What this ring needs now.
 
     A ring none of whose devices is online stalls after the whole timer instead of letting the next
-    ring go without a canary. A ring on which nothing good is left to watch is judged without soak.
+    ring go without a canary. A ring on which nothing good is left to watch is judged after
+    `SETTLE` seconds, in which the last reports arrive, and not after the whole soak.
     """
     counts = count(members)
     if ring.state in (RingState.PENDING, RingState.AWAITING_APPROVAL):
@@ -46,10 +49,10 @@ def need_of(ring: RingNow, plan: RingPlan, members: Iterable[Member], timers: Ti
     if ring.state is RingState.DEPLOYING:
         return _deploying(ring, counts, timers, now)
     if ring.state is RingState.SOAKING:
-        over = now - ring.soaking_since >= plan.soak
         if counts.pending or counts.waiting:
             return Need.WATCH
-        return Need.JUDGE if over or not counts.good else Need.WATCH
+        soak = plan.soak if counts.good else min(plan.soak, SETTLE)
+        return Need.JUDGE if now - ring.soaking_since >= soak else Need.WATCH
     return Need.NOTHING
 
 
@@ -57,5 +60,5 @@ def _deploying(ring: RingNow, counts: Counts, timers: Timers, now: float) -> Nee
     if counts.waiting or counts.pending:
         return Need.DEPLOY
     if counts.counted:
-        return Need.SOAK if counts.good else Need.JUDGE
+        return Need.SOAK
     return Need.STALLED if now - ring.opened > timers.whole else Need.DEPLOY

@@ -9,7 +9,6 @@ passing is asked of the ring as a whole. Options: `error_share` (default 0.01).
 
 from __future__ import annotations
 
-from edgekit.paired import binomial_lower, binomial_tail, binomial_upper
 from edgekit_fleet.rollout.gates.base import (
     DeviceEvidence,
     Evidence,
@@ -20,6 +19,7 @@ from edgekit_fleet.rollout.gates.base import (
     strata,
     verdict_of,
 )
+from edgekit_fleet.rollout.gates.exact import binomial_lower, binomial_tail, binomial_upper
 
 
 def judge_failures(spec: GateSpec, evidence: Evidence) -> GateResult:

@@ -23,7 +23,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from edgekit.paired import binomial_tail
 from edgekit_fleet.rollout.gates.base import (
     Aggregate,
     DeviceEvidence,
@@ -34,6 +33,7 @@ from edgekit_fleet.rollout.gates.base import (
     percent,
     verdict_of,
 )
+from edgekit_fleet.rollout.gates.exact import binomial_tail
 from edgekit_fleet.rollout.gates.ranks import Shift, fisher_more, rank_sum, signed_rank
 
 

@@ -154,7 +154,7 @@ def _effect(spec: GateSpec, evidence: Evidence, tensor: str) -> _Effect | None:
     if not strata:
         return None
     canaries, others = _means(strata)
-    raw = _distance(spec, canaries, others)
+    raw = float(_distance(spec, canaries, others))
     effect, lower, upper, p_fail = _bootstrap(spec, strata, raw)
     designs = [s.design for s in strata]
     return _Effect(
@@ -236,11 +236,12 @@ def _means(strata: list[_Stratum]) -> tuple[Floats, Floats]:
     )
 
 
-def _distance(spec: GateSpec, p: Floats, q: Floats) -> float:
+def _distance(spec: GateSpec, p: Floats, q: Floats) -> Floats:
+    """Distance of distributions along the last axis."""
     if spec.options.get("metric", "psi") == "psi":
-        return float(np.sum((p - q) * np.log(p / q)))
+        return np.asarray(np.sum((p - q) * np.log(p / q), axis=-1))
     middle = (p + q) / 2
-    return float(np.sum(p * np.log2(p / middle) + q * np.log2(q / middle)) / 2)
+    return np.asarray(np.sum(p * np.log2(p / middle) + q * np.log2(q / middle), axis=-1) / 2)
 
 
 def _residuals(strata: list[_Stratum]) -> Floats:
@@ -259,14 +260,12 @@ def _bootstrap(spec: GateSpec, strata: list[_Stratum], raw: float) -> tuple[floa
     residuals = _residuals(strata)
     if len(residuals) < _SCATTER:
         return max(0.0, raw - _counting_noise(strata)), -math.inf, math.inf, 1.0
-    draws = np.random.default_rng(_seed(spec, strata))
+    generator = np.random.default_rng(_seed(spec, strata))
     means = _means(strata)
     joint = (means[0] + means[1]) / 2
-    noise, shifted = np.empty(_DRAWS), np.empty(_DRAWS)
-    for index in range(_DRAWS):
-        ours, theirs = _draw(draws, strata, residuals)
-        noise[index] = _distance(spec, _valid(joint + ours), _valid(joint + theirs))
-        shifted[index] = _distance(spec, _valid(means[0] + ours), _valid(means[1] + theirs))
+    ours, theirs = _draws(generator, strata, residuals)
+    noise = _distance(spec, _valid(joint + ours), _valid(joint + theirs))
+    shifted = _distance(spec, _valid(means[0] + ours), _valid(means[1] + theirs))
     floor = float(noise.mean())
     effect = max(0.0, raw - floor)
     # The drawn effects carry the noise twice: once in the means observed, once in the draw.
@@ -283,25 +282,31 @@ def _counting_noise(strata: list[_Stratum]) -> float:
     return float((size - 1) * sum(1 / total for total in counts) / len(counts) ** 2)
 
 
-def _draw(draws: np.random.Generator, strata: list[_Stratum], residuals: Floats) -> tuple[Floats, Floats]:
-    """Deviations of both overall means when every device is drawn anew."""
+def _draws(
+    generator: np.random.Generator, strata: list[_Stratum], residuals: Floats
+) -> tuple[Floats, Floats]:
+    """Deviations (draws, bins) of both overall means when every device is drawn anew."""
     weights = np.asarray([len(s.canaries) for s in strata], dtype=np.float64)
     weights /= weights.sum()
-    ours = np.zeros(residuals.shape[1])
-    theirs = np.zeros(residuals.shape[1])
+    ours = np.zeros((_DRAWS, residuals.shape[1]))
+    theirs = np.zeros_like(ours)
     for weight, stratum in zip(weights, strata, strict=True):
-        picked = draws.integers(0, len(residuals), len(stratum.canaries))
-        ours += weight * residuals[picked].mean(axis=0)
+        ours += weight * _mean_of(generator, len(stratum.canaries), residuals)
         if stratum.design != "reference":
-            picked = draws.integers(0, len(residuals), len(stratum.others))
-            theirs += weight * residuals[picked].mean(axis=0)
+            theirs += weight * _mean_of(generator, len(stratum.others), residuals)
     return ours, theirs
 
 
+def _mean_of(generator: np.random.Generator, devices: int, residuals: Floats) -> Floats:
+    """Means (draws, bins) of so many residuals drawn with replacement."""
+    chances = np.full(len(residuals), 1 / len(residuals))
+    return np.asarray(generator.multinomial(devices, chances, size=_DRAWS) @ residuals / devices)
+
+
 def _valid(shares: Floats) -> Floats:
-    """A drawn vector made a distribution again."""
+    """Drawn vectors made distributions again."""
     clipped = np.clip(shares, 1e-4, None)
-    return np.asarray(clipped / clipped.sum())
+    return np.asarray(clipped / clipped.sum(axis=-1, keepdims=True))
 
 
 def _seed(spec: GateSpec, strata: list[_Stratum]) -> int:

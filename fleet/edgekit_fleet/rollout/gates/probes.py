@@ -19,7 +19,6 @@ from collections import Counter
 from dataclasses import dataclass
 
 from edgekit.documents import ProbeReport
-from edgekit.paired import binomial_lower, binomial_tail, binomial_upper, paired_drop
 from edgekit_fleet.rollout.gates.base import (
     DeviceEvidence,
     Evidence,
@@ -29,6 +28,7 @@ from edgekit_fleet.rollout.gates.base import (
     percent,
     verdict_of,
 )
+from edgekit_fleet.rollout.gates.exact import binomial_lower, binomial_tail, binomial_upper, paired_drop
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +113,7 @@ def _paired(report: ProbeReport, spec: GateSpec) -> tuple[float, float, float, f
     """Drop, its bounds and the p-value of "the drop is at most the limit"."""
     pairs = Counter(zip(report.baseline or "", report.right, strict=True))
     lost, gained = pairs[("1", "0")], pairs[("0", "1")]
-    found = paired_drop(lost, gained, report.n, confidence=spec.confidence)
+    found = paired_drop(lost, gained, report.n, spec.confidence)
     return found.drop, found.lower, found.upper, _p_drop(lost, gained, report.n, spec.limit)
 
 

@@ -1,0 +1,476 @@
+"""What operators order: start, pause, resume, promote, abort, roll back. The caller commits.
+
+Every order is checked against the state machine, audited, and then left to the reconciler, which
+does the rest; an order that was given is carried out even when the service dies right after.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from edgekit.contract import Contract
+from edgekit.documents import Desired, Envelope, ProbePolicy, Reported, SlotDesire, TruthProbes
+from edgekit.errors import RefusedError
+from edgekit.files import read_bytes
+from edgekit.package import Manifest, parse_manifest
+from edgekit.select import VariantEntry, choose_variant
+from edgekit.wire import Fields
+from edgekit_fleet import audit
+from edgekit_fleet.context import Fleet
+from edgekit_fleet.db.rollouts import MemberRow, RingRow, RolloutRow
+from edgekit_fleet.db.tables import DesiredRow, DeviceRow, ProbeSetRow, ReleaseRow, SlotRow
+from edgekit_fleet.devices import facts_of
+from edgekit_fleet.errors import ConflictError, UnknownNameError
+from edgekit_fleet.rollout.plan import Plan, default_plan, plan_from_dict
+from edgekit_fleet.rollout.rings import Candidate, choose_members
+from edgekit_fleet.rollout.states import MemberStep, RingState, RolloutState, check_move
+from edgekit_fleet.rollouts import LIVE, get_rollout, members_of, rings_of, touch
+
+SIGNED, INVALIDATED = "signed", "invalidated"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartOrder:
+    """A rollout to start. `plan` is the parsed plan file, None for the default plan."""
+
+    release: str
+    slot: str
+    plan: Mapping[str, Any] | None = None
+    plan_file: str = "plan"
+    allow_unverified: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Eligible:
+    """A device that can get the release, with the variant chosen for it."""
+
+    candidate: Candidate
+    entry: VariantEntry
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """An order that has been checked: all that a rollout row needs."""
+
+    release: ReleaseRow
+    manifest: Manifest
+    plan: Plan
+    truth: TruthProbes | None
+
+
+def prepare(fleet: Fleet, session: Session, order: StartOrder) -> Prepared:
+    """Check an order without changing anything.
+
+    Raises:
+        UnknownNameError: no such release or slot.
+        RefusedError: not signed, invalidated, or another contract than the slot's.
+        PlanError: a plan that cannot work.
+    """
+    slot = session.get(SlotRow, order.slot)
+    if slot is None:
+        raise UnknownNameError.of("slot", order.slot, session.scalars(select(SlotRow.name)))
+    release = _signed_release(session, order.release)
+    manifest = parse_manifest(
+        read_bytes(fleet.store.path(release.digest.removeprefix("sha256:"))), where=release.ref
+    )
+    _check_contract(slot, manifest)
+    truth = _truth(session, order.slot)
+    plan = (
+        plan_from_dict(order.plan, where=order.plan_file, truth_probes=truth is not None)
+        if order.plan is not None
+        else default_plan(truth_probes=truth is not None)
+    )
+    return Prepared(release=release, manifest=manifest, plan=plan, truth=truth)
+
+
+def start(fleet: Fleet, session: Session, order: StartOrder, *, actor: str) -> RolloutRow:
+    """Start a rollout; the reconciler opens its first ring.
+
+    Raises:
+        ConflictError: another rollout of this slot is under way.
+        EdgekitError: as `prepare`.
+    """
+    prepared = prepare(fleet, session, order)
+    under_way = session.scalars(
+        select(RolloutRow).where(RolloutRow.slot == order.slot, RolloutRow.state.in_(LIVE))
+    ).first()
+    if under_way is not None:
+        raise ConflictError(
+            f"rollout {under_way.id} of {under_way.release} is {under_way.state} there",
+            where=f"slot {order.slot}",
+            remedy=f"edgekit rollout abort {under_way.id}, or roll it back",
+        )
+    now = fleet.clock.now()
+    row = _rollout_row(session, order, prepared, actor, now)
+    session.add(row)
+    session.flush()
+    session.add_all(
+        RingRow(rollout=row.id, idx=index, name=ring.name, state=RingState.PENDING.value, excluded={})
+        for index, ring in enumerate(prepared.plan.rings)
+    )
+    audit.record(
+        session,
+        at=now,
+        actor=actor,
+        verb="rollout.start",
+        subject=row.id,
+        after={"release": row.release, "slot": row.slot},
+    )
+    return row
+
+
+def _rollout_row(
+    session: Session, order: StartOrder, prepared: Prepared, actor: str, now: float
+) -> RolloutRow:
+    number = (session.scalar(select(func.count()).select_from(RolloutRow)) or 0) + 1
+    name = f"r-{number:04d}"
+    return RolloutRow(
+        id=name,
+        slot=order.slot,
+        release=prepared.release.ref,
+        package=prepared.release.digest,
+        previous=_most_common(session, order.slot),
+        state=RolloutState.RUNNING.value,
+        plan=prepared.plan.to_dict(),
+        salt=prepared.plan.sticky_salt or f"{name}|{prepared.release.digest}",
+        truth=_truth_dict(prepared.truth),
+        table=prepared.release.table,
+        reference=asdict(prepared.manifest.reference),
+        allow_unverified=order.allow_unverified,
+        actor=actor,
+        created=now,
+        updated=now,
+    )
+
+
+def _signed_release(session: Session, ref: str) -> ReleaseRow:
+    rows = session.scalars(
+        select(ReleaseRow).where(ReleaseRow.ref == ref).order_by(ReleaseRow.revision.desc())
+    ).all()
+    if not rows:
+        raise UnknownNameError.of("release", ref, session.scalars(select(ReleaseRow.ref).distinct()))
+    signed = next((row for row in rows if row.state == SIGNED), None)
+    if signed is not None:
+        return signed
+    if rows[0].state == INVALIDATED:
+        raise RefusedError(
+            f"it was invalidated: {rows[0].reason or 'no reason given'}",
+            where=f"release {ref}",
+            remedy="release another version",
+            code="invalidated",
+        )
+    raise RefusedError(
+        f"it is {rows[0].state}, not signed",
+        where=f"release {ref}",
+        remedy=f"edgekit release sign {ref}",
+        code="not_signed",
+    )
+
+
+def _check_contract(slot: SlotRow, manifest: Manifest) -> None:
+    """Clients of a slot must not notice a change of version: the same tensors in and out.
+
+    What the slot's contract leaves open (no tensors, no shape) is not held against a release.
+    """
+    wanted, given = Contract.from_dict(slot.contract), Contract.from_dict(manifest.contract)
+    for kind in ("inputs", "outputs"):
+        ours = {item.name: (item.dtype, item.shape) for item in getattr(wanted, kind)}
+        theirs = {item.name: (item.dtype, item.shape) for item in getattr(given, kind)}
+        same = ours.keys() == theirs.keys() and all(
+            not shape or (dtype, shape) == theirs[name] for name, (dtype, shape) in ours.items()
+        )
+        if ours and not same:
+            raise RefusedError(
+                f"{manifest.ref} has other {kind} ({_tensors(theirs)}) than the slot ({_tensors(ours)})",
+                where=f"slot {slot.name}",
+                remedy="create another slot for it",
+                code="contract_mismatch",
+            )
+
+
+def _tensors(items: Mapping[str, tuple[str, tuple[int, ...]]]) -> str:
+    return ", ".join(f"{name} {dtype}{list(shape)}" for name, (dtype, shape) in items.items())
+
+
+def _truth(session: Session, slot: str) -> TruthProbes | None:
+    row = session.scalars(
+        select(ProbeSetRow).where(ProbeSetRow.slot == slot).order_by(ProbeSetRow.n.desc()).limit(1)
+    ).first()
+    if row is None:
+        return None
+    return TruthProbes(
+        target=row.target,
+        sha256=row.sha256,
+        bytes=row.size,
+        min_accuracy=row.min_accuracy,
+        policy=ProbePolicy(row.policy),
+    )
+
+
+def _truth_dict(truth: TruthProbes | None) -> dict[str, Any] | None:
+    return truth.to_dict() if truth else None
+
+
+def _most_common(session: Session, slot: str) -> str:
+    """The release most devices run in the slot, for people; "" when none does."""
+    counts: dict[str, int] = {}
+    for reported in session.scalars(select(DeviceRow.reported)):
+        state = Reported.from_dict(reported).slots.get(slot) if reported else None
+        if state is not None:
+            counts[state.release] = counts.get(state.release, 0) + 1
+    return max(sorted(counts), key=lambda ref: counts[ref], default="")
+
+
+def eligible_devices(
+    session: Session, *, slot: str, release: str, table: Sequence[Any], allow_unverified: bool
+) -> tuple[tuple[Eligible, ...], dict[str, str]]:
+    """Devices that can get a release, and why the others cannot (device → reason)."""
+    entries = [VariantEntry.read(Fields(item, where="variant table")) for item in table]
+    fitting: list[Eligible] = []
+    excluded: dict[str, str] = {}
+    for row in session.scalars(select(DeviceRow).order_by(DeviceRow.id)):
+        facts = facts_of(row)
+        choice = choose_variant(entries, facts, allow_unverified=allow_unverified)
+        if row.pins.get(slot) not in (None, release):
+            excluded[row.id] = f"pinned to {row.pins[slot]}"
+        elif choice.entry is None:
+            excluded[row.id] = choice.explanation[:300]
+        else:
+            fitting.append(Eligible(candidate=Candidate(device=row.id, facts=facts), entry=choice.entry))
+    return tuple(fitting), excluded
+
+
+def preview(fleet: Fleet, session: Session, order: StartOrder) -> dict[str, Any]:
+    """What a rollout would do with today's fleet; changes nothing. Errors as `prepare`."""
+    prepared = prepare(fleet, session, order)
+    fitting, excluded = eligible_devices(
+        session,
+        slot=order.slot,
+        release=order.release,
+        table=prepared.release.table,
+        allow_unverified=order.allow_unverified,
+    )
+    number = (session.scalar(select(func.count()).select_from(RolloutRow)) or 0) + 1
+    salt = prepared.plan.sticky_salt or f"r-{number:04d}|{prepared.release.digest}"
+    variants = {item.candidate.device: item.entry.id for item in fitting}
+    taken: set[str] = set()
+    rings = []
+    for ring in prepared.plan.rings:
+        members = choose_members(ring.select, [item.candidate for item in fitting], salt=salt, taken=taken)
+        taken |= set(members)
+        rings.append(
+            {**ring.to_dict(), "members": [{"device": name, "variant": variants[name]} for name in members]}
+        )
+    return {
+        "release": order.release,
+        "slot": order.slot,
+        "package": prepared.release.digest,
+        "truth": _truth_dict(prepared.truth),
+        "devices": len(fitting) + len(excluded),
+        "rings": rings,
+        "unassigned": sorted(set(variants) - taken),
+        "excluded": excluded,
+        "timers": prepared.plan.timers.to_dict(),
+    }
+
+
+def pause(session: Session, rollout: str, *, actor: str, reason: str, now: float) -> RolloutRow:
+    """Hold a running rollout: no further device is notified and no ring judged."""
+    row = get_rollout(session, rollout)
+    _move(session, row, RolloutState.PAUSED, actor=actor, verb="rollout.pause", reason=reason, now=now)
+    row.pause = "manual"
+    return row
+
+
+def resume(session: Session, rollout: str, *, actor: str, now: float) -> RolloutRow:
+    """Go on. A ring held by its gates soaks once more; a stalled ring waits once more.
+
+    Raises:
+        RefusedError: not paused; a failed ring; an approval that is wanted (`promote` gives it).
+    """
+    row = get_rollout(session, rollout)
+    ring = rings_of(session, rollout)[row.ring]
+    if row.pause == "approval" and not ring.approved:
+        raise RefusedError(
+            f"ring {ring.name} wants an approval",
+            where=f"rollout {rollout}",
+            remedy=f"edgekit rollout promote {rollout}",
+            code="approval_wanted",
+        )
+    _refuse_failed(row, ring)
+    _move(session, row, RolloutState.RUNNING, actor=actor, verb="rollout.resume", reason="", now=now)
+    if row.pause == "gate":
+        ring.soaking_since = now
+    if row.pause == "stalled":
+        ring.opened = now
+    row.pause = ""
+    return row
+
+
+def promote(session: Session, rollout: str, *, actor: str, now: float) -> RolloutRow:
+    """Approve the ring that waits for it, or let the present ring through unproven.
+
+    The ring is recorded as inconclusive and promoted by `actor`, never as passed.
+
+    Raises:
+        RefusedError: the ring failed, or devices of it are still on their way.
+    """
+    row = get_rollout(session, rollout)
+    ring = rings_of(session, rollout)[row.ring]
+    _refuse_failed(row, ring)
+    if RolloutState(row.state) not in (RolloutState.RUNNING, RolloutState.PAUSED):
+        check_move(RolloutState(row.state), RolloutState.RUNNING, rollout=rollout)
+    if ring.state in (RingState.PENDING.value, RingState.AWAITING_APPROVAL.value):
+        ring.approved = True
+    elif ring.state == RingState.SOAKING.value:
+        ring.state, ring.closed, ring.verdict = RingState.INCONCLUSIVE.value, now, "inconclusive"
+        ring.reason = f"promoted by {actor}; {ring.reason}".rstrip("; ")
+        row.ring += 1
+    else:
+        raise RefusedError(
+            f"devices of ring {ring.name} are still on their way",
+            where=f"rollout {rollout}",
+            remedy="wait, or pause it",
+            code="bad_state",
+        )
+    before = row.state
+    row.state, row.pause, row.reason = RolloutState.RUNNING.value, "", ""
+    touch(row, now)
+    _audit(session, row, before, actor=actor, verb="rollout.promote", now=now)
+    return row
+
+
+def _refuse_failed(row: RolloutRow, ring: RingRow) -> None:
+    if ring.state == RingState.FAILED.value:
+        raise RefusedError(
+            f"ring {ring.name} failed: {ring.reason}",
+            where=f"rollout {row.id}",
+            remedy=f"edgekit rollout rollback {row.id}",
+            code="ring_failed",
+        )
+
+
+def begin_rollback(
+    session: Session, row: RolloutRow, *, actor: str, reason: str, now: float, ring: int | None = None
+) -> None:
+    """Send every device that got the release (of one ring, if given) back to what it had.
+
+    Raises:
+        RefusedError: nothing to take back in this state.
+    """
+    _move(
+        session, row, RolloutState.ROLLING_BACK, actor=actor, verb="rollout.rollback", reason=reason, now=now
+    )
+    row.scope, row.pause, row.ended = "all" if ring is None else "ring", "", None
+    for member in members_of(session, row.id, ring):
+        if member.gen and member.back_step not in ("committed", "already_current"):
+            member.back_step, member.back_gen = MemberStep.TARGETED.value, 0
+            member.back_since, member.back_notified = now, 0.0
+    _close_rings(session, row, now)
+
+
+def abort(session: Session, row: RolloutRow, *, actor: str, reason: str, now: float) -> None:
+    """Notify nobody further. Devices that have begun go on; what others were sent is taken back.
+
+    Raises:
+        RefusedError: not under way.
+    """
+    _move(session, row, RolloutState.ABORTED, actor=actor, verb="rollout.abort", reason=reason, now=now)
+    row.ended, row.pause = now, ""
+    _close_rings(session, row, now)
+    for member in members_of(session, row.id):
+        if member.step == MemberStep.NOTIFIED.value:
+            member.back_step, member.back_gen = MemberStep.TARGETED.value, 0
+            member.back_since, member.back_notified = now, 0.0
+
+
+def _close_rings(session: Session, row: RolloutRow, now: float) -> None:
+    for ring in rings_of(session, row.id):
+        state = RingState(ring.state)
+        if state in (RingState.PENDING, RingState.AWAITING_APPROVAL) or state.open:
+            ring.state, ring.closed = RingState.CANCELLED.value, now
+
+
+def _move(
+    session: Session,
+    row: RolloutRow,
+    state: RolloutState,
+    *,
+    actor: str,
+    verb: str,
+    reason: str,
+    now: float,
+) -> None:
+    check_move(RolloutState(row.state), state, rollout=row.id)
+    before, row.state, row.reason = row.state, state.value, reason[:4096]
+    touch(row, now)
+    _audit(session, row, before, actor=actor, verb=verb, now=now)
+
+
+def _audit(session: Session, row: RolloutRow, before: str, *, actor: str, verb: str, now: float) -> None:
+    audit.record(
+        session,
+        at=now,
+        actor=actor,
+        verb=verb,
+        subject=row.id,
+        before={"state": before},
+        after={"state": row.state, "reason": row.reason},
+    )
+
+
+def change_state(session: Session, row: RolloutRow, state: RolloutState, *, reason: str, now: float) -> None:
+    """The service's own move, audited."""
+    verb = f"rollout.{state.value}"
+    _move(session, row, state, actor=audit.SERVICE, verb=verb, reason=reason, now=now)
+
+
+def desire_of(row: RolloutRow, member: MemberRow, plan: Plan) -> SlotDesire:
+    """What a member's slot shall run."""
+    return SlotDesire(
+        release=row.release,
+        package=row.package,
+        variant=member.variant,
+        digest=member.digest,
+        truth=TruthProbes.from_dict(row.truth) if row.truth else None,
+        trial_seconds=plan.trial_seconds,
+        allow_unverified=row.allow_unverified,
+    )
+
+
+def earlier_desire(session: Session, device: DeviceRow, slot: str) -> dict[str, Any] | None:
+    """What the slot of a device runs now, as a desire to go back to; None when it runs nothing.
+
+    What the device reports counts; what was last desired only where it never reported. Truth probes
+    are left out and `allow_unverified` is set: going back must not depend on them.
+    """
+    if device.reported is not None:
+        state = Reported.from_dict(device.reported).slots.get(slot)
+        if state is None:
+            return None
+        desire = SlotDesire(
+            release=state.release,
+            package=state.package,
+            variant=state.variant,
+            digest=state.digest,
+            allow_unverified=True,
+        )
+        return desire.to_dict()
+    stored = session.get(DesiredRow, device.id)
+    if stored is None:
+        return None
+    wanted = Desired.from_dict(Envelope.from_dict(stored.envelope).signed).slots.get(slot)
+    if wanted is None:
+        return None
+    return SlotDesire(
+        release=wanted.release,
+        package=wanted.package,
+        variant=wanted.variant,
+        digest=wanted.digest,
+        allow_unverified=True,
+    ).to_dict()
