@@ -20,7 +20,7 @@ _EPILOG = "exit codes: 0 done, 1 failed, 2 wrong call or configuration, 3 refuse
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
-    arguments = _parser().parse_args(argv)
+    arguments = build_parser().parse_args(argv)
     try:
         code: int = arguments.command(arguments)
     except EdgekitError as error:
@@ -31,7 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line, also what the reference in docs is generated from."""
     parser = argparse.ArgumentParser(
         prog="edgekit-agent", description="The device side of edgekit.", epilog=_EPILOG
     )
