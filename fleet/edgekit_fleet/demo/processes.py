@@ -78,6 +78,10 @@ class Child:
         except OSError:
             return ""
 
+    def left_over(self) -> list[int]:
+        """Process ids of what still runs of it and of what it started."""
+        return group_members(self.process.pid)
+
     def signal(self, number: int) -> None:
         """Send a signal to it alone; one that has ended already is fine."""
         with contextlib.suppress(ProcessLookupError):
@@ -170,8 +174,10 @@ class Children:
             raise OperationTimeout(f"not finished after {seconds:g} s", where=shown(words)) from error
         finally:
             _end_group(process.pid)
-            if process.poll() is None:
-                process.wait(_GRACE)
+            process.wait(_GRACE)
+            for pipe in (process.stdout, process.stderr):
+                if pipe is not None:
+                    pipe.close()
         done = Done(
             command=words,
             code=process.returncode,
@@ -191,10 +197,6 @@ class Children:
         for child in reversed(self.running):
             child.stop()
         self.running.clear()
-
-    def left_over(self) -> list[int]:
-        """Process ids of what still runs of our children and theirs."""
-        return [pid for child in self.running for pid in group_members(child.process.pid)]
 
 
 def program(name: str, module: str) -> tuple[str, ...]:

@@ -82,7 +82,7 @@ class Traffic:
     """
 
     def __init__(self, samples: Samples, *, slot: str, rate: float, timeout: float = 10.0) -> None:
-        self._samples = samples
+        self._samples, self._slot = samples, slot
         self._path = f"/v2/models/{slot}/infer"
         self._rate, self._timeout = rate, timeout
         self._ended = threading.Event()
@@ -91,7 +91,7 @@ class Traffic:
         self._log: list[Answer] = []
 
     def add(self, device: str, url: str) -> None:
-        """Begin to send to a device."""
+        """Begin to send to a device as soon as its slot says that it is ready."""
         name = f"traffic-{device}"
         thread = threading.Thread(
             target=self._send_all, args=(device, url, len(self._threads)), name=name, daemon=True
@@ -115,6 +115,8 @@ class Traffic:
         where = urlsplit(url)
         connection = http.client.HTTPConnection(where.hostname or "", where.port, timeout=self._timeout)
         order = np.random.default_rng(number).permutation(len(self._samples.bodies)).tolist()
+        while not self._ended.is_set() and not self._ready(connection):
+            self._ended.wait(0.2)
         pause, due, sent = 1.0 / self._rate, time.monotonic(), 0
         while not self._ended.is_set():
             answer = self._send(connection, device, order[sent % len(order)])
@@ -124,6 +126,16 @@ class Traffic:
             due = max(due + pause, time.monotonic() - 1.0)
             self._ended.wait(max(0.0, due - time.monotonic()))
         connection.close()
+
+    def _ready(self, connection: http.client.HTTPConnection) -> bool:
+        try:
+            connection.request("GET", f"/v2/models/{self._slot}/ready")
+            response = connection.getresponse()
+            response.read()
+        except (OSError, http.client.HTTPException):
+            connection.close()
+            return False
+        return response.status == 200
 
     def _send(self, connection: http.client.HTTPConnection, device: str, item: int) -> Answer:
         at, began = time.time(), time.perf_counter()
