@@ -301,8 +301,8 @@ class Lifecycle:
         while True:
             job = job.at(decision, clock=self._clock.now())
             event = await self._perform(plan, job, decision)
-            if decision.step is DeviceStep.COMMITTED and event.done is not Done.OK:
-                decision = swap.decide(DeviceStep.TRIAL, event)
+            if decision.step.good and event.done is not Done.OK:
+                decision = swap.not_on_record(decision.step, event)
                 continue
             if decision.step.terminal:
                 return job.attempt

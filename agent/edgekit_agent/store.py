@@ -105,7 +105,7 @@ class Store:
         manifest = self.manifest(model.package)
         variant = manifest.variant(model.variant)
         folder = self.package(model.package)
-        for item in files_of(variant):
+        for item in variant.files:
             path = folder / item.path
             if not path.is_file():
                 raise StorageError("a file of the model is missing", where=str(path))

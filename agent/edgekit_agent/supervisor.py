@@ -100,6 +100,7 @@ class Supervisor:
         self._live = Live(home.live)
         self.malformed = self.exceptions = 0
         self._heard_desired = False
+        self.started = asyncio.Event()
         self._stopping = asyncio.Event()
         self._server: Any = None
         self._streams: list[Any] = []
@@ -176,6 +177,7 @@ class Supervisor:
         boot.recover(self._journal, self.reporter, self._crashes)
         await asyncio.to_thread(boot.load, self._journal, self.reporter, self._store, self.host)
         await self._open_modes()
+        self.reporter.publish()
         self._lifecycle.resume()
         self._link.start()
         jobs: dict[str, Callable[[], Awaitable[None]]] = {
@@ -186,6 +188,7 @@ class Supervisor:
         }
         tasks = [asyncio.create_task(self._guarded(name, job)) for name, job in jobs.items()]
         lean.settle()
+        self.started.set()
         try:
             await self._stopping.wait()
         finally:

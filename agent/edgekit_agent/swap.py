@@ -28,7 +28,7 @@ from edgekit_agent.windows import TrialHealth
 MAX_TRIES = 2
 """Starts of the risky part (loading, probing) before a model that takes the process down is given up."""
 
-CRASHES_BEFORE_REVERT = 3
+CRASHES_BEFORE_REVERT = 5
 """Starts in a row that did not live long before a slot goes back to its previous model."""
 
 _TRIAL_ERRORS = 3
@@ -128,6 +128,13 @@ def decide(step: DeviceStep, event: Event) -> Decision:
 def already_current() -> Decision:
     """The variant asked for is the one that runs: only its name changes."""
     return Decision(step=DeviceStep.CURRENT, work=(Work.ADOPT,))
+
+
+def not_on_record(step: DeviceStep, event: Event) -> Decision:
+    """What follows when a good end could not be written down: it did not happen."""
+    if step is DeviceStep.COMMITTED:
+        return decide(DeviceStep.TRIAL, event)
+    return Decision(step=DeviceStep.FAILED, reason=event.reason)
 
 
 def judge_probes(probed: Probed) -> Event:
@@ -249,5 +256,6 @@ __all__ = [
     "interrupted",
     "judge_probes",
     "judge_trial",
+    "not_on_record",
     "recover",
 ]

@@ -110,6 +110,7 @@ async def running(
     supervisor.reporter._publish = record
     task = asyncio.create_task(supervisor.run())
     try:
+        await asyncio.wait_for(supervisor.started.wait(), 20)
         yield agent
     finally:
         supervisor.stop()
