@@ -303,10 +303,31 @@ class ModelHost:
             RequestError: the inputs do not fit.
             ModelError: the model failed.
         """
+        return self._counted(slot, lambda _: inputs, version, request_id, queued_ms)
+
+    def infer_values(
+        self, slot: str, values: Mapping[str, object] | object, *, request_id: str | None = None
+    ) -> Prediction:
+        """`infer` for values without datatypes (streams, files, programs), by input name, or the one
+        input's alone: arrays or nested lists; a single sample needs no batch axis.
+
+        Raises:
+            UnknownModelError, BusyError, RequestError, ModelError: as `infer`.
+        """
+        return self._counted(slot, lambda pipeline: pipeline.arrays(values), None, request_id, None)
+
+    def _counted(
+        self,
+        slot: str,
+        arrays: Callable[[Pipeline], Arrays],
+        version: str | None,
+        request_id: str | None,
+        queued_ms: float | None,
+    ) -> Prediction:
         candidate = self._enter(slot)
         try:
             _check_version(candidate, version)
-            result = candidate.pipeline.run(inputs)
+            result = candidate.pipeline.run(arrays(candidate.pipeline))
             stages = result.stages if queued_ms is None else (("queue", queued_ms), *result.stages)
             candidate.counters.answered(stages, result.observations)
             candidate.took(result.stages[-1][1])

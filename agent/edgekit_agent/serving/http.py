@@ -17,12 +17,12 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
-from importlib import metadata
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from edgekit.errors import EdgekitError, StorageError
 from edgekit_agent.errors import BusyError, ModelError, RequestError, UnknownModelError
+from edgekit_agent.runtimes.installation import installed_version
 from edgekit_agent.serving.host import Candidate, ModelHost
 from edgekit_agent.serving.http_wire import (
     Bounds,
@@ -324,7 +324,7 @@ def _not_allowed(allowed: str) -> Response:
 
 
 def _version() -> str:
-    return metadata.version("edgekit-agent")
+    return installed_version("edgekit-agent") or "unknown"
 
 
 __all__ = ["Bounds", "InferenceServer"]

@@ -81,6 +81,22 @@ class Pipeline:
             observations=observed,
         )
 
+    def arrays(self, values: Mapping[str, object] | object) -> dict[str, Array]:
+        """`convert` for all inputs by name, or for the only one.
+
+        Raises:
+            RequestError: as `convert`; or several inputs and no names.
+        """
+        if not isinstance(values, Mapping):
+            if len(self._inputs) != 1:
+                raise RequestError(
+                    "values by input name were expected",
+                    remedy=f"the inputs are {', '.join(self._inputs)}",
+                    code="bad_inputs",
+                )
+            values = {next(iter(self._inputs)): values}
+        return {name: self.convert(name, value) for name, value in values.items()}
+
     def convert(self, name: str, value: object) -> Array:
         """Nested lists without a datatype (streams, files) as an array for input `name`, in the contract's
         dtype; a single sample gets its batch axis.
@@ -173,14 +189,15 @@ class _Input:
     def convert(self, value: object) -> Array:
         try:
             found = np.asarray(value)
-        except ValueError as error:
-            raise self._fail("rows of different lengths", "bad_shape") from error
+        except (ValueError, OverflowError) as error:
+            raise self._fail("rows of one length were expected", "bad_shape") from error
         if found.dtype.kind not in "biuf":
             raise self._fail("numbers were expected", "bad_dtype")
         whole = self._dtype.kind in "iu" and self._step is None
         if whole and (found.dtype.kind == "f" or (found.size and not self._fits(found))):
             raise self._fail(f"whole numbers that fit {self._dtype} were expected", "bad_dtype")
-        array = found.astype(self._dtype) if self._step is None else found
+        with np.errstate(over="ignore"):
+            array = found.astype(self._dtype) if self._step is None else found
         if self.batched and array.ndim == len(self._shape) - 1:
             return array[None]
         flat = int(np.prod([abs(size) for size in self._shape[1:]]))
