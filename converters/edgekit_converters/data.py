@@ -7,7 +7,9 @@ and ``slice``. A folder holds several such npz files, joined in the order of the
 
 from __future__ import annotations
 
+import io
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -174,13 +176,14 @@ def _read_folder(path: Path) -> tuple[dict[str, Array], list[Path]]:
 
 def _read_npz(path: Path) -> dict[str, Array]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        # From memory: numpy leaves the file open when the archive in it is damaged.
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as archive:
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise DataError(
                     "not an npz archive", where=str(path), remedy="save it with numpy.savez(file, name=array)"
                 )
             arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError, KeyError) as error:
+    except (OSError, ValueError, zipfile.BadZipFile, zlib.error, EOFError, KeyError) as error:
         raise _unreadable(path, error) from error
     if not arrays:
         raise DataError("the archive is empty", where=str(path), code="empty_data")
@@ -189,7 +192,7 @@ def _read_npz(path: Path) -> dict[str, Array]:
 
 def _read_npy(path: Path) -> Array:
     try:
-        loaded: Array = np.load(path, allow_pickle=False)
+        loaded: Array = np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise _unreadable(path, error) from error
     return loaded

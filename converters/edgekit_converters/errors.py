@@ -8,7 +8,11 @@ UsageError (core)          exit 2   DataError, SourceError, ContractError, Profi
 
 from __future__ import annotations
 
-from edgekit.errors import EdgekitError, RefusedError
+import errno
+
+from edgekit.errors import EdgekitError, RefusedError, StorageError
+
+_FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 
 
 class Refusal(RefusedError):
@@ -21,3 +25,19 @@ class ToolFailed(EdgekitError):
     """A foreign converter or runtime crashed, raised, or exceeded its time or memory."""
 
     default_code = "tool_failed"
+
+
+def storage_error(error: OSError, where: str, what: str, otherwise: str) -> StorageError:
+    """The StorageError for `error` in doing `what`; `otherwise` is the remedy unless the disk is full."""
+    full = error.errno in _FULL
+    return StorageError(
+        f"{what}: {error.strerror or error}",
+        where=str(error.filename or where),
+        remedy="free some space and run it again" if full else otherwise,
+        code="disk_full" if full else None,
+    )
+
+
+def is_disk_full(error: OSError) -> bool:
+    """Whether writing failed for want of space."""
+    return error.errno in _FULL

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -41,19 +42,7 @@ def canonicalise(
     _rename_ports(model.graph, list(renames.values()))
     _pin(model.graph, shapes)
     free = _free_batch(model.graph)
-    folded = out.with_suffix(".folded.onnx")
-    options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    options.optimized_model_filepath = str(folded)
-    options.log_severity_level = 4
-    options.intra_op_num_threads = 1
-    try:
-        ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    except RuntimeError as error:
-        text = " ".join(str(error).split())[:300]
-        raise SourceError(f"onnxruntime does not take the graph: {text}", where=str(raw)) from error
-    result = shape_inference.infer_shapes(onnx.load(folded))
-    folded.unlink()
+    result = _folded(model, out.with_suffix(".folded.onnx"), where=str(raw))
     _name_nodes(result.graph)
     result.producer_name, result.producer_version, result.doc_string = "edgekit", "", ""
     del result.metadata_props[:]
@@ -63,6 +52,41 @@ def canonicalise(
     ops = [node.op_type for node in result.graph.node]
     opset = next(item.version for item in result.opset_import if item.domain == "")
     return {"opset": opset, "nodes": len(ops), "ops": sorted(set(ops)), "free_batch": free}
+
+
+def with_batch_one(hub: Path) -> onnx.ModelProto:
+    """The hub with its batch fixed at one and folded again: computed shapes become constants."""
+    model = onnx.load(hub)
+    for item in (*model.graph.input, *model.graph.output):
+        dims = item.type.tensor_type.shape.dim
+        if dims and not dims[0].HasField("dim_value"):
+            dims[0].dim_value = 1
+    del model.graph.value_info[:]
+    with tempfile.TemporaryDirectory() as folder:
+        folded = _folded(model, Path(folder) / "folded.onnx", where=str(hub))
+    _name_nodes(folded.graph)
+    return folded
+
+
+def _folded(model: onnx.ModelProto, place: Path, *, where: str) -> onnx.ModelProto:
+    """`model` after onnxruntime's basic level, with shapes.
+
+    Raises:
+        SourceError: onnxruntime does not take the graph.
+    """
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath = str(place)
+    options.log_severity_level = 4
+    options.intra_op_num_threads = 1
+    try:
+        ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    except RuntimeError as error:
+        text = " ".join(str(error).split())[:300]
+        raise SourceError(f"onnxruntime does not take the graph: {text}", where=where) from error
+    result = shape_inference.infer_shapes(onnx.load(place))
+    place.unlink()
+    return result
 
 
 def _drop_initializer_inputs(model: onnx.ModelProto) -> None:

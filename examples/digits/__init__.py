@@ -1,0 +1,1 @@
+"""The digits example: a small CNN on real data."""

@@ -164,7 +164,8 @@ def _accuracy(model: Any, images: Images, labels: Labels) -> float:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("--out", type=Path, required=True, help="folder to write into")
     parser.add_argument("--version", default="1.0.0", help="version in the contract")
     parser.add_argument("--name", default="digits", help="model name in the contract")

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.digest import canonical_json, sha256_file
-from edgekit.errors import StorageError
 from edgekit.package import (
     File,
     Manifest,
@@ -32,6 +31,7 @@ from edgekit_converters.engine.plan import Plan, Wanted
 from edgekit_converters.engine.prepare import Context, Prepared
 from edgekit_converters.engine.request import Result
 from edgekit_converters.engine.variants import Checked, artifact_json
+from edgekit_converters.errors import storage_error
 from edgekit_converters.npz import save_arrays
 from edgekit_converters.report.write import write_report
 from edgekit_converters.targets import load_target
@@ -58,7 +58,9 @@ def write_package(
         out.parent.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
     except OSError as error:
-        raise _storage(out, error) from error
+        raise storage_error(
+            error, str(out), "the package cannot be written", "choose another --out"
+        ) from error
     try:
         work.chmod(0o755)
         variants = [
@@ -77,7 +79,9 @@ def write_package(
         load_package(work)
         _swap(work, out)
     except OSError as error:
-        raise _storage(out, error) from error
+        raise storage_error(
+            error, str(out), "the package cannot be written", "choose another --out"
+        ) from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return Result(manifest=manifest, measurements=measurements, report=report)
@@ -305,13 +309,3 @@ def _swap(work: Path, out: Path) -> None:
         old.rename(out)
         raise
     shutil.rmtree(old, ignore_errors=True)
-
-
-def _storage(out: Path, error: OSError) -> StorageError:
-    full = error.errno in (28, 27, 122)
-    return StorageError(
-        f"the package cannot be written: {error.strerror or error}",
-        where=str(error.filename or out),
-        remedy="free some space and run it again" if full else "choose another --out",
-        code="disk_full" if full else None,
-    )

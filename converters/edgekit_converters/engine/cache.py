@@ -18,6 +18,7 @@ from typing import Any
 
 from edgekit.digest import digest_of
 from edgekit.errors import StorageError
+from edgekit_converters.errors import storage_error
 
 VERSION = 1
 """Raised whenever a stage's code changes what it writes."""
@@ -87,10 +88,5 @@ def _publish(work: Path, place: Path) -> None:
 
 
 def _storage(root: Path, error: Exception) -> StorageError:
-    full = isinstance(error, OSError) and error.errno in (28, 27, 122)
-    return StorageError(
-        f"the stage cache cannot be used: {error}",
-        where=str(root),
-        remedy="free some space and run it again, or give another --cache",
-        code="disk_full" if full else None,
-    )
+    problem = error if isinstance(error, OSError) else OSError(str(error))
+    return storage_error(problem, str(root), "the stage cache cannot be used", "give another --cache")

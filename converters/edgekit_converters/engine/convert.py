@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from edgekit.contract import Contract
 from edgekit.errors import EdgekitError, SourceError
 from edgekit.package import Refusal
 from edgekit.profile import load_profile
@@ -15,9 +16,10 @@ from edgekit_converters.engine.assemble import write_package
 from edgekit_converters.engine.cache import Cache
 from edgekit_converters.engine.plan import Plan, Wanted, make_plan
 from edgekit_converters.engine.pool import Pool
-from edgekit_converters.engine.prepare import Context, Prepared, prepare, with_ranges
+from edgekit_converters.engine.prepare import Context, Prepared, prepare, read_contract, with_ranges
 from edgekit_converters.engine.request import Progress, Request, Result, Silent
 from edgekit_converters.engine.variants import Checked, check_variant
+from edgekit_converters.errors import storage_error
 from edgekit_converters.targets import known_targets
 
 Outcome = Checked | Refusal
@@ -38,22 +40,32 @@ def convert(request: Request, progress: Progress | None = None) -> Result:
     _check_out(request.out)
     if not request.source.exists():
         raise SourceError("no such file or folder", where=str(request.source), remedy="check the path")
+    contract = read_contract(request)
+    plan = make_plan(
+        profiles,
+        targets=request.targets,
+        precisions=request.precisions,
+        installed=known_targets(),
+        has_calibration=bool(request.calibration or contract.data.calibration),
+    )
+    try:
+        return _run(request, progress or Silent(), contract, plan, started)
+    except OSError as error:
+        raise storage_error(
+            error, str(request.out), "conversion stopped", "look at the named file"
+        ) from error
+
+
+def _run(request: Request, progress: Progress, contract: Contract, plan: Plan, started: float) -> Result:
     with tempfile.TemporaryDirectory(prefix="edgekit-") as work, Pool(request.limits) as pool:
         context = Context(
             request=request,
             pool=pool,
             cache=Cache(request.cache),
             work=Path(work),
-            progress=progress or Silent(),
+            progress=progress,
         )
-        prepared = prepare(context)
-        plan = make_plan(
-            profiles,
-            targets=request.targets,
-            precisions=request.precisions,
-            installed=known_targets(),
-            has_calibration=prepared.calibration is not None,
-        )
+        prepared = prepare(context, contract)
         outcomes = _outcomes(context, prepared, plan)
         return write_package(context, prepared, plan, outcomes, seconds=time.monotonic() - started)
 

@@ -111,16 +111,14 @@ def _of_profile(
         for target in chosen
         for precision in _precisions(target, precisions)
     ]
-    for precision in precisions:
-        if precision != "all" and all(precision not in target.precisions for target in chosen):
-            known = ", ".join(chosen[0].precisions)
-            problem = (
-                "unsupported_precision",
-                f"{profile.name} takes no {precision} on {chosen[0].name}",
-                f"it takes {known}",
-            )
-            found.append((_wanted(profile, chosen[0], precision), problem))
-    return found
+    if found:
+        return found
+    problem = (
+        "unsupported_precision",
+        f"{profile.name} takes none of {', '.join(precisions)} on {chosen[0].name}",
+        f"it takes {', '.join(chosen[0].precisions)}",
+    )
+    return [(_wanted(profile, chosen[0], precision), problem) for precision in precisions]
 
 
 def _usual(profile: Profile) -> list[ProfileTarget]:

@@ -71,8 +71,8 @@ class Context:
     progress: Progress
 
 
-def prepare(context: Context) -> Prepared:
-    """Run the shared stages.
+def prepare(context: Context, contract: Contract) -> Prepared:
+    """Run the shared stages for the user's `contract`.
 
     Raises:
         SourceError, ContractError, DataError: something the user gave is wrong.
@@ -80,10 +80,10 @@ def prepare(context: Context) -> Prepared:
     """
     request = context.request
     source = recognise(request.source)
-    contract = _contract(request)
     context.progress.step("source", f"reading {request.source.name}")
     signature = _describe(context, source)
-    where = str(request.contract) if request.contract else str(request.source)
+    beside = request.source.parent / "model.toml"
+    where = str(request.contract or (beside if beside.is_file() else request.source))
     resolved = resolve(contract, signature, source, where=where)
     calibration, validation, resolved = _data(request, resolved)
     samples = validation or calibration
@@ -111,7 +111,12 @@ def prepare(context: Context) -> Prepared:
     )
 
 
-def _contract(request: Request) -> Contract:
+def read_contract(request: Request) -> Contract:
+    """The contract named, else the one beside the source, else an empty one.
+
+    Raises:
+        ContractError: it is invalid.
+    """
     if request.contract is not None:
         return load_contract(request.contract)
     beside = request.source.parent / "model.toml"
@@ -247,4 +252,4 @@ def with_ranges(context: Context, prepared: Prepared) -> Path | None:
     return context.cache.stage("calibrate", key, run).folder / "calibration.npz"
 
 
-__all__ = ["Context", "Hub", "Prepared", "prepare", "with_ranges"]
+__all__ = ["Context", "Hub", "Prepared", "prepare", "read_contract", "with_ranges"]

@@ -20,6 +20,7 @@ import warnings
 from typing import Any
 
 from edgekit.errors import EdgekitError
+from edgekit_converters.errors import is_disk_full, storage_error
 
 _BLOCKED = {
     "coremltools": ("tensorflow", "torch", "sklearn", "xgboost", "keras", "libsvm", "executorch"),
@@ -69,11 +70,20 @@ def _answer(task: Any, args: dict[str, Any]) -> dict[str, Any]:
         return {"ok": task(**args)}
     except EdgekitError as error:
         return {"error": {**error.as_dict(), "class": type(error).__name__, "exit_code": error.exit_code}}
+    except OSError as error:
+        if not is_disk_full(error):
+            return {"error": _failed(error)}
+        full = storage_error(error, "the temporary folder", "a tool could not write", "")
+        return {"error": {**full.as_dict(), "class": "StorageError"}}
     except Exception as error:  # noqa: BLE001  # the named boundary around foreign tools
         traceback.print_exc()
-        text = " ".join(str(error).split())[:400]
-        facts = {"code": "tool_failed", "where": None, "remedy": None, "class": "ToolFailed"}
-        return {"error": {**facts, "message": f"{type(error).__name__}: {text}"}}
+        return {"error": _failed(error)}
+
+
+def _failed(error: Exception) -> dict[str, Any]:
+    text = " ".join(str(error).split())[:400]
+    facts = {"code": "tool_failed", "where": None, "remedy": None, "class": "ToolFailed"}
+    return {**facts, "message": f"{type(error).__name__}: {text}"}
 
 
 if __name__ == "__main__":

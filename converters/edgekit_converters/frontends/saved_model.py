@@ -25,7 +25,7 @@ def load(path: Path) -> TensorFlowModel:
     where = str(path)
     try:
         model = tf.saved_model.load(where)
-    except (OSError, ValueError, KeyError, RuntimeError, tf.errors.OpError) as error:
+    except (OSError, ValueError, KeyError, AttributeError, RuntimeError, tf.errors.OpError) as error:
         text = " ".join(str(error).split())[:300]
         raise SourceError(
             f"TensorFlow cannot load it: {text}",

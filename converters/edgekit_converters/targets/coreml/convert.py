@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import coremltools as ct
-import onnx
 from coremltools.converters.mil.mil import Builder as mb  # noqa: N813  # as all of its examples have it
 from coremltools.converters.mil.mil import Function, Program, types
 
 from edgekit.digest import canonical_json, sha256_file, sha256_hex
 from edgekit.package import Requirements, Tensor
 from edgekit_converters.errors import Refusal
+from edgekit_converters.hub import with_batch_one
 from edgekit_converters.targets.coreml.onnx_to_mil import lower
 from edgekit_converters.values import Built, Job
 
@@ -84,7 +84,7 @@ def _program(job: Job, inputs: Sequence[Tensor], outputs: Sequence[Tensor], targ
             )
         name = item.artifact_name or item.name
         specs[name] = mb.placeholder((1, *item.shape[1:]), dtype=_DTYPES[item.dtype])
-    graph = onnx.load(job.hub).graph
+    graph = with_batch_one(Path(job.hub)).graph
     wanted = [item.artifact_name or item.name for item in outputs]
     program = Program()
     with Function(specs, opset_version=target) as function:

@@ -4,7 +4,8 @@ The set of ops is `SUPPORTED`; anything else, or an attribute not listed in an o
 refused with the node named: nothing is guessed. Layout is solved while walking: a value is held
 either as ONNX has it or channels-last; convolution and pooling make it channels-last, element-wise
 ops keep what they get, everything else asks for ONNX's layout, so that a plain CNN gets one
-transposition at its input and one where its feature map ends. Imported in TensorFlow workers only.
+transposition at its input and one where its feature map ends. Where a free batch leaves computed
+shapes in the graph, the batch is fixed at one. Imported in TensorFlow workers only.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import tensorflow as tf
 from onnx import helper, numpy_helper
 
 from edgekit_converters.errors import Refusal
+from edgekit_converters.hub import with_batch_one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +96,9 @@ def rebuild(path: Path) -> Any:
         Refusal: ``unsupported_op`` or ``unsupported_attribute``, with the node named.
     """
     graph = onnx.load(path).graph
-    unknown = sorted({node.op_type for node in graph.node} - set(SUPPORTED))
+    if _unknown(graph):
+        graph = with_batch_one(path).graph
+    unknown = _unknown(graph)
     if unknown:
         raise Refusal(
             f"no sound route for {', '.join(unknown)}",
@@ -122,6 +126,10 @@ def rebuild(path: Path) -> Any:
         return [tf.identity(_plain(values[item.name])) for item in graph.output]
 
     return tf.function(body, input_signature=specs).get_concrete_function()
+
+
+def _unknown(graph: onnx.GraphProto) -> list[str]:
+    return sorted({node.op_type for node in graph.node} - set(SUPPORTED))
 
 
 def _dims(item: onnx.ValueInfoProto) -> list[int | None]:

@@ -1,0 +1,208 @@
+"""Bad input and refusals through the command line: exit code, names, and that nothing is lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgekit.package import load_package
+from edgekit_converters.npz import load_arrays
+from edgekit_converters.targets.onnx.runner import OnnxSession
+from tests.converters.conftest import edgekit
+from tests.converters.graphs import GraphBuilder, save, small_cnn
+
+ONNX_HOST = ("--profile", "x86-64-onnx")
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return save(small_cnn(), tmp_path / "cnn.onnx")
+
+
+def samples(path: Path, n: int = 64, scale: float = 1.0, **extra: Any) -> Path:
+    np.savez(path, x=scale * np.random.default_rng(1).random((n, 3, 8, 8), np.float32), **extra)
+    return path
+
+
+def test_without_data_float_ships_unverified_and_int8_is_refused(
+    model: Path, cache: Path, tmp_path: Path
+) -> None:
+    done = edgekit("convert", model, *ONNX_HOST, "--out", tmp_path / "out", "--json", cache=cache, check=(3,))
+    result = json.loads(done.out)
+    (variant,) = result["variants"]
+    assert variant["verification"]["verdict"] == "unverified"
+    assert variant["verification"]["reasons"] == ["synthetic_inputs"]
+    assert [(i["id"], i["reason_code"]) for i in result["refused"]] == [
+        ("x86-64-onnx-onnx-int8", "needs_calibration")
+    ]
+    assert "--calibration" in result["refused"][0]["remedy"]
+    assert not (tmp_path / "out" / "variants" / "x86-64-onnx-onnx-int8").exists()
+
+
+def test_int8_named_without_calibration_is_a_usage_error(model: Path, cache: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = edgekit("convert", model, *ONNX_HOST, "--precision", "int8", "--out", out, cache=cache, check=(2,))
+    assert "--calibration" in done.err
+    assert not out.exists()
+
+
+def test_with_calibration_and_labels_int8_is_proven(model: Path, cache: Path, tmp_path: Path) -> None:
+    calibration = samples(tmp_path / "cal.npz", 128)
+    validation = samples(tmp_path / "val.npz", 64)
+    session = OnnxSession(model)
+    labels = session.run(load_arrays(validation))[session.outputs[0]].argmax(1)
+    options = ("--calibration", calibration, "--validation", samples(validation, 64, labels=labels))
+    done = edgekit("convert", model, *ONNX_HOST, *options, "--out", tmp_path / "out", "--json", cache=cache)
+    assert {i["verification"]["verdict"] for i in json.loads(done.out)["variants"]} == {"pass"}
+
+
+def test_an_unknown_profile_names_the_nearest(model: Path, cache: Path, tmp_path: Path) -> None:
+    done = edgekit("convert", model, "--profile", "rpi-4", "--out", tmp_path / "out", cache=cache, check=(2,))
+    assert "rpi4" in done.err
+
+
+def test_an_unknown_target_names_the_nearest(model: Path, cache: Path, tmp_path: Path) -> None:
+    options = ("--target", "onnxx", "--out", tmp_path / "out")
+    assert "onnx" in edgekit("convert", model, *ONNX_HOST, *options, cache=cache, check=(2,)).err
+
+
+@pytest.mark.parametrize(
+    ("arrays", "said"),
+    [
+        ({"x": np.zeros((8, 3, 8, 8))}, "float64"),
+        ({"x": np.zeros((8, 8, 8, 3), np.float32)}, "shape"),
+        ({"x": np.full((8, 3, 8, 8), np.nan, np.float32)}, "NaN"),
+        ({"x": np.zeros((0, 3, 8, 8), np.float32)}, "no samples"),
+        ({"x": np.zeros((8, 3, 8, 8), np.float32), "labels": np.zeros(7, int)}, "labels"),
+    ],
+)
+def test_bad_calibration_data_are_named_and_nothing_is_written(
+    model: Path, cache: Path, tmp_path: Path, arrays: dict[str, Any], said: str
+) -> None:
+    data = tmp_path / "data.npz"
+    np.savez(data, **arrays)
+    out = tmp_path / "out"
+    done = edgekit("convert", model, *ONNX_HOST, "--calibration", data, "--out", out, cache=cache, check=(2,))
+    assert said in done.err
+    assert "data.npz" in done.err
+    assert not out.exists()
+
+
+def test_a_corrupt_model_is_named_and_an_older_package_survives(
+    model: Path, cache: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    edgekit("convert", model, *ONNX_HOST, "--precision", "fp32", "--out", out, cache=cache)
+    before = (out / "package.json").read_bytes()
+    model.write_bytes(model.read_bytes()[:500])
+    done = edgekit("convert", model, *ONNX_HOST, "--out", out, cache=cache, check=(2,))
+    assert "cnn.onnx" in done.err
+    assert (out / "package.json").read_bytes() == before
+    load_package(out)
+
+
+def test_a_folder_that_is_no_package_is_never_replaced(model: Path, cache: Path, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.jpg").write_bytes(b"dear")
+    edgekit("convert", model, *ONNX_HOST, "--out", tmp_path / "photos", cache=cache, check=(1,))
+    assert (tmp_path / "photos" / "a.jpg").read_bytes() == b"dear"
+
+
+def test_a_contract_that_does_not_fit_is_named(model: Path, cache: Path, tmp_path: Path) -> None:
+    contract = tmp_path / "model.toml"
+    contract.write_text('[[inputs]]\nname = "x"\nshape = [-1, 8, 8, 3]\n')
+    done = edgekit("convert", model, *ONNX_HOST, "--out", tmp_path / "out", cache=cache, check=(2,))
+    assert "model.toml: inputs.x.shape" in done.err
+
+
+def _wrong_for_int8(path: Path) -> Path:
+    """A model whose int8 form must be wrong: one output of two scales that share a tensor's range."""
+    g = GraphBuilder((4,))
+    small = g.op("Mul", "x", g.constant(np.array([1, 1, 1, 1e-4], np.float32)))
+    y = g.op("MatMul", small, g.constant(np.diag([1, 1, 1, 1]).astype(np.float32)))
+    y = g.op("Mul", y, g.constant(np.array([1e-6, 1e-6, 1e-6, 1e4], np.float32)))
+    return save(g.model(y, [4]), path)
+
+
+def test_a_breach_is_refused_without_a_file_and_ships_only_when_allowed(cache: Path, tmp_path: Path) -> None:
+    model = _wrong_for_int8(tmp_path / "wrong.onnx")
+    data = tmp_path / "data.npz"
+    np.savez(data, x=np.random.default_rng(0).random((100, 4), np.float32))
+    out = tmp_path / "out"
+    options = (*ONNX_HOST, "--calibration", data, "--validation", data, "--out", out, "--json")
+    done = edgekit("convert", model, *options, cache=cache, check=(3,))
+    result = json.loads(done.out)
+    assert [i["reason_code"] for i in result["refused"]] == ["accuracy_breach"]
+    assert [i["precision"] for i in result["variants"]] == ["fp32"]
+    assert not list(out.rglob("*int8*"))
+    done = edgekit("convert", model, *options, "--allow-breach", cache=cache)
+    verdicts = {i["precision"]: i["verification"]["verdict"] for i in json.loads(done.out)["variants"]}
+    assert verdicts == {"fp32": "pass", "int8": "breach"}
+
+
+_WITHOUT_SIGNAL = """
+import signal
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+from edgekit.cli.main import main
+main()
+"""
+
+
+def _limit_file_size() -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+
+
+def test_a_full_disk_keeps_the_older_package_and_says_so(model: Path, cache: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    edgekit("convert", model, *ONNX_HOST, "--precision", "fp32", "--out", out, cache=cache)
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    data = samples(tmp_path / "val.npz", 500)
+    command = [
+        sys.executable,
+        "-c",
+        _WITHOUT_SIGNAL,
+        "convert",
+        model,
+        *ONNX_HOST,
+        "--validation",
+        data,
+        "--out",
+        out,
+    ]
+    done = subprocess.run(
+        [str(item) for item in command],
+        preexec_fn=_limit_file_size,  # the test's full disk
+        capture_output=True,
+        text=True,
+        env={**os.environ, "EDGEKIT_CACHE": str(cache)},
+        check=False,
+    )
+    assert done.returncode == 1, done.stderr
+    assert "free some space" in done.stderr
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    assert not list(tmp_path.glob(".out.*"))
+
+
+def test_init_writes_a_contract_that_converts(model: Path, cache: Path, tmp_path: Path) -> None:
+    edgekit("init", model, cache=cache)
+    text = (tmp_path / "model.toml").read_text()
+    assert 'name = "x"' in text
+    assert "shape = [-1, 3, 8, 8]" in text
+    assert 'task = "classification"' in text
+    edgekit("convert", model, *ONNX_HOST, "--precision", "fp32", "--out", tmp_path / "out", cache=cache)
+    assert load_package(tmp_path / "out").ref == "cnn@1.0.0"
+
+
+def test_init_never_overwrites_a_contract_unasked(model: Path, cache: Path, tmp_path: Path) -> None:
+    (tmp_path / "model.toml").write_text("# mine\n")
+    edgekit("init", model, cache=cache, check=(2,))
+    assert (tmp_path / "model.toml").read_text() == "# mine\n"
+    edgekit("init", model, "--force", cache=cache)

@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import pytest
+
+from edgekit.errors import DataError, UsageError
+from edgekit.profile import load_profile
+from edgekit_converters.engine.plan import Plan, make_plan
+
+INSTALLED = ("coreml", "onnx", "tflite")
+
+
+def plan(
+    *profiles: str, targets: tuple[str, ...] = (), precisions: tuple[str, ...] = (), data: bool = True
+) -> Plan:
+    return make_plan(
+        [load_profile(name) for name in profiles],
+        targets=targets,
+        precisions=precisions,
+        installed=INSTALLED,
+        has_calibration=data,
+    )
+
+
+def ids(found: Plan) -> list[str]:
+    return [item.id for item in found.wanted]
+
+
+def test_defaults_are_the_profiles_in_its_order_of_preference() -> None:
+    assert ids(plan("rpi4", "iphone-15")) == [
+        "rpi4-tflite-int8",
+        "rpi4-tflite-fp16",
+        "rpi4-tflite-fp32",
+        "iphone-15-coreml-fp16",
+    ]
+
+
+def test_int8_named_without_calibration_is_a_usage_error() -> None:
+    with pytest.raises(DataError) as caught:
+        plan("rpi4", precisions=("int8",), data=False)
+    assert caught.value.code == "needs_calibration"
+    assert caught.value.exit_code == 2
+
+
+def test_default_int8_without_calibration_is_refused_and_the_rest_is_built() -> None:
+    found = plan("rpi4", data=False)
+    assert ids(found) == ["rpi4-tflite-fp16", "rpi4-tflite-fp32"]
+    assert [(item.id, item.reason_code) for item in found.refused] == [
+        ("rpi4-tflite-int8", "needs_calibration")
+    ]
+    assert "--calibration" in found.refused[0].remedy
+
+
+def test_all_means_every_precision_of_the_target() -> None:
+    assert ids(plan("x86-64-onnx", precisions=("all",))) == ["x86-64-onnx-onnx-int8", "x86-64-onnx-onnx-fp32"]
+
+
+def test_a_named_precision_goes_to_the_profiles_that_take_it() -> None:
+    found = plan("rpi4", "jetson-orin-nano", precisions=("fp32", "fp16"))
+    assert ids(found) == ["rpi4-tflite-fp16", "rpi4-tflite-fp32", "jetson-orin-nano-onnx-fp32"]
+    assert found.refused == ()
+
+
+def test_a_profile_that_takes_none_of_the_precisions_is_refused() -> None:
+    found = plan("iphone-15", precisions=("int8",))
+    assert [item.reason_code for item in found.refused] == ["unsupported_precision"]
+
+
+def test_a_named_target_without_defaults_builds_all_it_takes() -> None:
+    assert ids(plan("rpi4", targets=("onnx",))) == ["rpi4-onnx-int8", "rpi4-onnx-fp32"]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"targets": ("tflight",)}, "tflite"),
+        ({"targets": ("coreml",)}, "tflite"),
+        ({"precisions": ("in8",)}, "int8"),
+    ],
+)
+def test_unknown_words_get_suggestions(options: dict[str, tuple[str, ...]], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        plan("rpi4", **options)  # type: ignore[arg-type]  # only the two tuples are given
+
+
+def test_a_target_that_is_not_installed_is_refused() -> None:
+    found = plan("cortex-m4")
+    assert found.wanted == ()
+    assert found.refused[0].reason_code == "target_not_installed"
+
+
+def test_equal_artifacts_are_built_once() -> None:
+    found = plan("rpi4", "x86-64-litert")
+    assert len({item.build_key for item in found.wanted}) == 3

@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgekit.errors import SourceError
+from edgekit_converters.frontends import onnx_model
+from edgekit_converters.source import recognise
+from tests.converters.graphs import save, small_cnn
+
+
+def test_a_missing_model_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="no such file") as caught:
+        recognise(tmp_path / "model.onnx")
+    assert caught.value.where is not None
+    assert caught.value.where.endswith("model.onnx")
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "said"),
+    [
+        ("a.onnx", b"", "empty"),
+        ("a.keras", b"not a keras file", "not a Keras file"),
+        ("a.h5", b"\x00" * 64, "not a Keras file"),
+        ("a.keras", b"PK\x03\x04 cut off", "damaged archive"),
+        ("a.tflite", b"\x1c\x00\x00\x00TFL3", "TFLite FlatBuffer"),
+        ("a.bin", b"\x1c\x00\x00\x00TFL3", "TFLite FlatBuffer"),
+        ("a.pkl", b"\x80\x04\x95", "pickle"),
+        ("a.mlmodel", b"\x08\x01", "Core ML"),
+        ("a.caffemodel", b"\x0a\x01", "Caffe"),
+        ("a.xyz", b"hello", "nothing that is known"),
+    ],
+)
+def test_what_is_not_supported_is_named(tmp_path: Path, name: str, data: bytes, said: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(data)
+    with pytest.raises(SourceError, match=said):
+        recognise(path)
+
+
+def test_a_folder_without_a_saved_model_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"saved_model\.pb"):
+        recognise(tmp_path)
+
+
+def test_a_zip_that_is_no_keras_model_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.keras"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("hello", "world")
+    with pytest.raises(SourceError, match="not a Keras model"):
+        recognise(path)
+
+
+def test_a_keras_archive_with_a_flipped_byte_is_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "a.keras"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("config.json", "{}" * 100)
+        archive.writestr("model.weights.h5", "weights" * 100)
+    data = bytearray(path.read_bytes())
+    data[data.index(b"weightsweights") + 3] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(SourceError, match="damaged"):
+        recognise(path)
+
+
+def test_the_digest_of_a_folder_depends_on_names_and_bytes(tmp_path: Path) -> None:
+    (tmp_path / "saved_model.pb").write_bytes(b"graph")
+    (tmp_path / "variables").mkdir()
+    (tmp_path / "variables" / "a").write_bytes(b"1")
+    first = recognise(tmp_path)
+    (tmp_path / "variables" / "a").rename(tmp_path / "variables" / "b")
+    assert recognise(tmp_path).digest != first.digest
+    assert first.kind == "savedmodel"
+
+
+def test_a_truncated_onnx_file_is_refused(tmp_path: Path) -> None:
+    data = small_cnn().SerializeToString()
+    path = tmp_path / "cut.onnx"
+    for size in (1, len(data) // 2, len(data) - 3):
+        path.write_bytes(data[:size])
+        with pytest.raises(SourceError, match=r"not a valid ONNX model|empty"):
+            onnx_model.load(path)
+
+
+def test_weights_that_are_not_finite_are_named(tmp_path: Path) -> None:
+    model = small_cnn()
+    weight = model.graph.initializer[0]
+    weight.raw_data = b"\x00\x00\xc0\x7f" + weight.raw_data[4:]
+    with pytest.raises(SourceError, match="w0"):
+        onnx_model.load(save(model, tmp_path / "nan.onnx"))
+
+
+def test_a_cyclic_graph_is_refused(tmp_path: Path) -> None:
+    model = small_cnn()
+    model.graph.node[0].input[0] = model.graph.node[-1].output[0]
+    with pytest.raises(SourceError, match="not a valid ONNX model"):
+        onnx_model.load(save(model, tmp_path / "cycle.onnx"))
+
+
+_MODEL = small_cnn().SerializeToString()
+
+
+@given(place=st.integers(0, len(_MODEL) - 1), value=st.integers(0, 255))
+def test_a_flipped_byte_never_crashes_the_loader(
+    tmp_path_factory: pytest.TempPathFactory, place: int, value: int
+) -> None:
+    data = bytearray(_MODEL)
+    data[place] = value
+    path = tmp_path_factory.getbasetemp() / "flipped.onnx"
+    path.write_bytes(data)
+    try:
+        loaded = onnx_model.load(path)
+    except SourceError:
+        return
+    assert loaded.signature.inputs
+
+
+@given(data=st.binary(max_size=200))
+def test_random_bytes_are_never_a_model(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
+    path = tmp_path_factory.getbasetemp() / "random.onnx"
+    path.write_bytes(data)
+    with pytest.raises(SourceError):
+        onnx_model.load(path) if data else recognise(path)
