@@ -16,13 +16,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from edgekit.documents import ProbeReport, Window
 from edgekit.errors import EdgekitError
 from edgekit_fleet.context import Fleet, Part
-from edgekit_fleet.db.rollouts import MemberRow, RingRow, RolloutRow, TelemetryRow
+from edgekit_fleet.db.rollouts import MemberRow, RingRow, RolloutRow, StepRow, TelemetryRow
 from edgekit_fleet.db.tables import DeviceRow, ProbeSetRow, SlotRow
 from edgekit_fleet.rollouts import list_rollouts, members_of, rings_of
 from edgekit_fleet.service.events import Event, EventBus, events_of
@@ -36,9 +36,11 @@ from edgekit_fleet.web.rows import (
     rollout_news,
     rollout_view,
     slot_view,
+    step_news,
 )
 from edgekit_fleet.web.views import (
     DeviceView,
+    LogView,
     ProbeView,
     RolloutView,
     ServiceView,
@@ -53,6 +55,7 @@ _FULL_SECONDS = 5.0
 _SEED_ROWS = 5_000
 _ROLLOUTS_SHOWN = 8
 _PROBES_SHOWN = 4
+_STEPS_SHOWN = 50
 
 
 def web_part(fleet: Fleet) -> Part:
@@ -63,8 +66,8 @@ def web_part(fleet: Fleet) -> Part:
 
 
 class Watch:
-    """Feeds the page while the service runs. `_devices` and `_rollouts` are what was told last; only
-    `_refresh` touches them, and only one runs at a time."""
+    """Feeds the page while the service runs. `_devices`, `_rollouts` and `_last_step` are what was told
+    last; only `_seed` and `_refresh` touch them, and only one of these runs at a time."""
 
     def __init__(self, fleet: Fleet, feed: Feed, events: EventBus) -> None:
         self._fleet, self._feed, self._events = fleet, feed, events
@@ -73,6 +76,7 @@ class Watch:
         self._probes: defaultdict[str, deque[ProbeView]] = defaultdict(lambda: deque(maxlen=_PROBES_SHOWN))
         self._changed: set[str] = set()
         self._rollouts_changed = True
+        self._last_step = 0
         self._started = fleet.clock.now()
         self._version = version("edgekit-fleet")
         self._task: asyncio.Task[None] | None = None
@@ -142,6 +146,8 @@ class Watch:
         with self._fleet.database.read() as session:
             query = select(TelemetryRow.device, TelemetryRow.body).order_by(TelemetryRow.id.desc())
             rows = session.execute(query.limit(_SEED_ROWS)).all()
+            newest = session.scalar(select(func.max(StepRow.id))) or 0
+        self._last_step = max(0, newest - _STEPS_SHOWN)
         return [view for device, body in reversed(rows) for view in self._telemetry(device, body)]
 
     def _refresh(self, changed: set[str] | None) -> list[View]:
@@ -155,6 +161,7 @@ class Watch:
                 before = self._devices.get(device.id)
                 views += [device, *device_news(before, device, at=now)]
                 self._devices[device.id] = device
+            views += self._steps(session)
             for rollout in reversed(_read_rollouts(session)):
                 known = self._rollouts.get(rollout.id)
                 if known is None and rollout.ended is not None:
@@ -170,6 +177,12 @@ class Watch:
         return [
             device_view(row, place=places.get(row.id), probes=tuple(self._probes[row.id])) for row in rows
         ]
+
+    def _steps(self, session: Session) -> list[LogView]:
+        query = select(StepRow).where(StepRow.id > self._last_step).order_by(StepRow.id).limit(1000)
+        rows = session.scalars(query).all()
+        self._last_step = max([self._last_step, *(row.id for row in rows)])
+        return [line for row in rows if (line := step_news(row)) is not None]
 
     def _service(self) -> ServiceView:
         transport = self._fleet.transport

@@ -10,11 +10,11 @@ from typing import Any
 
 from edgekit.contract import Contract
 from edgekit.documents import DeviceStep, Reported
-from edgekit_fleet.db.rollouts import MemberRow, RingRow, RolloutRow
+from edgekit_fleet.db.rollouts import MemberRow, RingRow, RolloutRow, StepRow
 from edgekit_fleet.db.tables import DeviceRow, ProbeSetRow, SlotRow
 from edgekit_fleet.devices import ONLINE, facts_of
 from edgekit_fleet.rollout.counting import count
-from edgekit_fleet.rollout.states import RingState
+from edgekit_fleet.rollout.states import MemberStep, RingState
 from edgekit_fleet.rollouts import back_of, member_of, plan_of, ring_plan
 from edgekit_fleet.web.views import (
     ActiveView,
@@ -154,10 +154,18 @@ def device_news(before: DeviceView | None, after: DeviceView, *, at: float) -> l
         if releases.get(slot.slot) != slot.release:
             was = f" (before: {releases[slot.slot]})" if slot.slot in releases else ""
             lines.append(_line(at, after.id, f"{after.id} serves {slot.release}{was}", "busy"))
-    if before.step != after.step and after.status in ("good", "bad"):
-        why = f": {after.reason.text}" if after.reason else ""
-        lines.append(_line(at, after.id, f"{after.id} {after.step.replace('_', ' ')}{why}", after.status))
     return lines
+
+
+def step_news(row: StepRow) -> LogView | None:
+    """A device has finished with a rollout, in words; None for the steps between."""
+    step = MemberStep(row.step)
+    if not step.terminal:
+        return None
+    why = f": {row.reason['text']}" if row.reason else ""
+    back = " (taken back)" if row.back else ""
+    text = f"{row.device} {row.step.replace('_', ' ')}{back}{why}"
+    return _line(row.at, row.device, text, "bad" if step.bad else "good")
 
 
 def probe_news(device: str, probe: ProbeView) -> LogView:
