@@ -144,9 +144,7 @@ def test_a_flood_is_dropped_and_counted_not_kept(clock: FrozenClock, tmp_path: P
 
 def test_a_slot_without_a_model_says_so(clock: FrozenClock) -> None:
     sent: list[bytes] = []
-    stream = MqttStream(
-        ModelHost({}, threads=1, clock=clock), SLOT, lambda payload: bool(sent.append(payload))
-    )
+    stream = MqttStream(ModelHost({}, threads=1, clock=clock), SLOT, offline(sent))
     stream.start()
     stream.feed(b'{"id": "a", "inputs": [1]}')
     until(lambda: len(sent) == 1)

@@ -177,6 +177,7 @@ class ModelHost:
         Raises:
             UnavailableError: its runtime is not here, or refuses the file.
             RefusedError: not enough memory, a step of its pipeline is not supported, or it fails on zeros.
+            ContractError: the package's contract cannot be read.
         """
         variant = installed.variant
         runtime = self._runtimes.get(variant.requires.runtime)

@@ -286,7 +286,10 @@ class _Output:
             return array, None
         if self._activation == "logits":
             array = sigmoid(array) if self._single else softmax(array)
-        return array, self._decide(array)
+        # Without a known activation the outputs stay as they are; the reference distributions of a
+        # package take the confidence from a softmax then, and so it is here.
+        unknown = self._activation == "none" and not self._single
+        return array, self._decide(softmax(array) if unknown else array)
 
     def _decide(self, array: Array) -> Decision:
         if self._single:
