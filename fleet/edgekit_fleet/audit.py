@@ -97,3 +97,17 @@ def _hash(row: AuditRow) -> str:
         "prev": row.prev,
     }
     return sha256_hex(canonical_json(body))
+
+
+def act_document(row: AuditRow) -> dict[str, Any]:
+    """One act as JSON."""
+    return {
+        "id": row.id,
+        "at": row.at,
+        "actor": row.actor,
+        "verb": row.verb,
+        "subject": row.subject,
+        "before": row.before,
+        "after": row.after,
+        "hash": row.hash,
+    }

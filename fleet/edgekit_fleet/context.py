@@ -7,8 +7,9 @@ other; a part of the running service is a `Part`: routers to mount and tasks to 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from edgekit.ports import Clock, Subscriber
@@ -50,6 +51,22 @@ class ServiceTransport(Protocol):
     def stop(self) -> None: ...
 
 
+class BrokerLink(Protocol):
+    """The broker as the service sees it."""
+
+    @property
+    def kind(self) -> str: ...
+
+    @property
+    def host(self) -> str: ...
+
+    @property
+    def port(self) -> int: ...
+
+    def admit(self, devices: Callable[[], Mapping[str, str]]) -> None:
+        """Make the broker know exactly these devices (id → password hash); returns when it does."""
+
+
 class Task(Protocol):
     """Something that runs while the service does. Both calls return quickly; `stop` waits a few seconds
     at most. Called on the service's event loop thread."""
@@ -73,7 +90,7 @@ class Part:
 class Fleet:
     """One fleet, open: what the service and the command line work with.
 
-    `transport` is None where no service runs (command line on the home alone).
+    `transport` and `broker` are None where no service runs (command line on the home alone).
     """
 
     home: Home
@@ -83,6 +100,7 @@ class Fleet:
     repository: Repository
     clock: Clock = field(default_factory=SystemClock)
     transport: ServiceTransport | None = None
+    broker: BrokerLink | None = None
 
     @property
     def tenant(self) -> str:
@@ -90,8 +108,17 @@ class Fleet:
         return self.settings.tenant
 
 
-def open_fleet(home: Home, *, clock: Clock | None = None, transport: ServiceTransport | None = None) -> Fleet:
+def open_fleet(
+    home: Home,
+    *,
+    clock: Clock | None = None,
+    transport: ServiceTransport | None = None,
+    broker: BrokerLink | None = None,
+    keys: Path | None = None,
+) -> Fleet:
     """Open an initialised home and bring its tables to the newest version.
+
+    `keys` is the folder of the signing keys when they are kept outside the home.
 
     Raises:
         HomeError: not initialised, or its settings are wrong.
@@ -107,7 +134,8 @@ def open_fleet(home: Home, *, clock: Clock | None = None, transport: ServiceTran
         settings=settings,
         database=database,
         store=store,
-        repository=Repository(home, expiry=settings.expiry, now=chosen.now),
+        repository=Repository(home, expiry=settings.expiry, now=chosen.now, keys=keys),
         clock=chosen,
         transport=transport,
+        broker=broker,
     )

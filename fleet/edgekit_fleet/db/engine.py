@@ -14,14 +14,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from alembic import command
-from alembic.config import Config
-from sqlalchemy import Connection, Engine, create_engine, event
-from sqlalchemy.exc import OperationalError
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
+from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
 from edgekit.errors import StorageError
-from edgekit_fleet.errors import BusyError
+from edgekit_fleet.errors import BusyError, ConflictError
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 _BUSY_SECONDS = 15
@@ -70,19 +68,41 @@ class Database:
         Raises:
             StorageError: the database cannot be written, or is newer than this edgekit.
         """
-        with _translated(self._engine), self._engine.begin() as connection:
-            command.upgrade(_alembic(connection), "head")
+        newest = max(path.name[:4] for path in (MIGRATIONS / "versions").glob("[0-9]*.py"))
+        with _translated(self._engine), self._engine.connect() as connection:
+            here = _version(connection)
+        if here == newest:
+            return
+        if here is not None and here > newest:
+            raise StorageError(
+                f"the database has version {here}, newer than {newest}, the newest known here",
+                where=self._engine.url.render_as_string(hide_password=True),
+                remedy="update edgekit",
+                code="database_newer",
+            )
+        writer = self._engine.execution_options(edgekit_begin="BEGIN IMMEDIATE")
+        with _translated(self._engine), writer.begin() as connection:
+            _migrate(connection)
 
     def close(self) -> None:
         """Close all pooled connections."""
         self._engine.dispose()
 
 
-def _alembic(connection: Connection) -> Config:
+def _version(connection: Connection) -> str | None:
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+
+
+def _migrate(connection: Connection) -> None:
+    from alembic import command  # slow to import, and seldom needed
+    from alembic.config import Config
+
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     config.attributes["connection"] = connection
-    return config
+    command.upgrade(config, "head")
 
 
 def _prepare_sqlite(engine: Engine) -> None:
@@ -104,14 +124,18 @@ def _prepare_sqlite(engine: Engine) -> None:
 def _translated(engine: Engine) -> Iterator[None]:
     try:
         yield
+    except IntegrityError as error:
+        raise ConflictError(
+            f"somebody else changed it just now: {error.orig}", remedy="run it again", code="changed"
+        ) from error
     except OperationalError as error:
-        text = str(error.orig)
+        words = str(error.orig)
         where = engine.url.render_as_string(hide_password=True)
-        if "locked" in text or "busy" in text:
+        if "locked" in words or "busy" in words:
             raise BusyError("another process keeps the database", where=where) from error
-        full = "full" in text
+        full = "full" in words
         raise StorageError(
-            f"the database cannot be used: {text}",
+            f"the database cannot be used: {words}",
             where=where,
             remedy="free some space and run it again" if full else None,
             code="disk_full" if full else None,
