@@ -95,7 +95,6 @@ def _control(row: DeviceRow, rollout: RolloutRow, ring: RingRow) -> Subject | No
 def gather(
     session: Session,
     rollout: RolloutRow,
-    ring: RingRow,
     plan: RingPlan,
     subjects: Sequence[Subject],
     *,
@@ -106,7 +105,7 @@ def gather(
     windows = windows_between(
         session,
         slot=rollout.slot,
-        since=ring.opened - LOOK_BACK,
+        since=min((subject.since for subject in subjects if subject.since), default=at) - LOOK_BACK,
         until=at,
         cut=cut,
         devices=[subject.device for subject in subjects],
@@ -132,7 +131,7 @@ def gather(
             candidate=aggregate(own, digest=subject.digest if canary else "", since=started, until=at),
             incumbent=aggregate(own, digest=subject.before, since=0.0, until=incumbent_until)
             if canary
-            else aggregate(own, digest=subject.digest, since=ring.opened, until=at),
+            else aggregate(own, digest=subject.digest, since=started, until=at),
             truth=report if report is not None and report.digest == subject.digest else None,
         )
 

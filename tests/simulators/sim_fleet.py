@@ -23,6 +23,7 @@ from edgekit.package import (
     variant_digest,
 )
 from edgekit.select import variant_table
+from edgekit.topics import service_subscriptions
 from edgekit_fleet.context import Fleet, open_fleet
 from edgekit_fleet.db.tables import DeviceRow, ProbeSetRow, ReleaseRow, SlotRow
 from edgekit_fleet.home import create_home
@@ -34,7 +35,6 @@ from edgekit_fleet.service.events import EventBus
 from edgekit_fleet.service.ingest import Ingest
 from edgekit_fleet.service.reconciler import Reconciler
 from edgekit_fleet.trust.keys import make_keys
-from edgekit.topics import service_subscriptions
 from tests.conftest import FrozenClock
 from tests.simulators.sim_broker import Chaos, SimBroker, SimTransport
 from tests.simulators.sim_device import Behaviour, Behaviours, SimDevice, always
@@ -97,7 +97,6 @@ class SimFleet:
     seed: int = 1
     behave: Behaviours = field(default_factory=lambda: always({}))
     devices: dict[str, SimDevice] = field(default_factory=dict)
-    epoch: int = 1
 
     def __post_init__(self) -> None:
         self.random = random.Random(self.seed)
@@ -115,7 +114,7 @@ class SimFleet:
         self.fleet: Fleet = open_fleet(self.home, clock=self.clock, transport=self.transport)
         self.events = EventBus()
         self.ingest = Ingest(self.fleet, self.events)
-        self.reconciler = Reconciler(self.fleet, self.events, epoch=self.epoch)
+        self.reconciler = Reconciler(self.fleet, self.events)
         self.transport.on_connection(self.reconciler._connection)
         self.arrived: list[Arrived] = []
         self.transport.start(service_subscriptions("acme"), self._on_message)
@@ -127,7 +126,6 @@ class SimFleet:
         self.transport.stop()
         self.fleet.database.close()
         self.alive = False
-        self.epoch += 1
 
     def _on_message(self, topic: str, payload: bytes, retained: bool) -> None:
         found = read_message("acme", topic, payload)

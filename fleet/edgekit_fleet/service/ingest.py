@@ -18,7 +18,16 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from edgekit.documents import DeviceFacts, Event, Presence, ProbeReport, Reported, Window
+from edgekit.documents import (
+    DeviceFacts,
+    DeviceStep,
+    Event,
+    Presence,
+    ProbeReport,
+    Reason,
+    Reported,
+    Window,
+)
 from edgekit.errors import StorageError
 from edgekit.topics import device_topic
 from edgekit_fleet.context import Fleet
@@ -212,11 +221,25 @@ def _step(session: Session, device: str, reported: Reported, now: float) -> None
     if row is None:
         return
     before = back_of(row) if going_back else member_of(row)
-    after = heard(before, attempt=reported.attempt, step=reported.step, reason=reported.reason, now=now)
+    step, reason = reported.step, reported.reason
+    if step.good and (wrong := _wrong_model(session, row, reported, going_back)):
+        step, reason = DeviceStep.FAILED, wrong
+    after = heard(before, attempt=reported.attempt, step=step, reason=reason, now=now)
     if after is None:
         return
     (keep_back if going_back else keep_member)(session, row, after, now=now)
     touch(get_rollout(session, row.rollout), now)
+
+
+def _wrong_model(session: Session, row: MemberRow, reported: Reported, going_back: bool) -> Reason | None:
+    """A device that says it is done, and reports another model in the slot than it was asked for."""
+    slot = get_rollout(session, row.rollout).slot
+    wanted = (row.before or {}).get("digest") if going_back else row.digest
+    running = reported.slots.get(slot)
+    if (running.digest if running else None) == wanted:
+        return None
+    runs = f"{running.release} ({running.variant})" if running else "nothing"
+    return Reason(code="wrong_model", text=f"reports {reported.step.value}, and runs {runs} in slot {slot}")
 
 
 def _event(session: Session, device: str, event: Event, now: float) -> bool:

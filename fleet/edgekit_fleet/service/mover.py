@@ -300,7 +300,7 @@ class Mover:
     ) -> tuple[Judgement, list[dict[str, Any]], int]:
         subjects = subjects_of(self.session, self.row, ring)
         cut = newest_id(self.session)
-        evidence = gather(self.session, self.row, ring, plan, subjects, at=self.now, cut=cut)
+        evidence = gather(self.session, self.row, plan, subjects, at=self.now, cut=cut)
         judgement = judge_ring(plan, evidence, look)
         ring.judgement, ring.looked = judgement.to_dict(), self.now
         touch(self.row, self.now)

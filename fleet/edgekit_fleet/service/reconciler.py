@@ -16,12 +16,11 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from edgekit.documents import ControllerState
 from edgekit.errors import EdgekitError
-from edgekit.topics import controller_topic, device_topic, rollout_topic
+from edgekit.topics import device_topic, rollout_topic
 from edgekit_fleet.context import Fleet
 from edgekit_fleet.db.rollouts import MemberRow, RolloutRow
-from edgekit_fleet.db.tables import DesiredRow, DeviceRow, MetaRow
+from edgekit_fleet.db.tables import DesiredRow, DeviceRow
 from edgekit_fleet.desired import forget_published, mark_published, unpublished
 from edgekit_fleet.rollout.states import MemberStep, RolloutState
 from edgekit_fleet.rollout_view import feed
@@ -42,32 +41,16 @@ _ADOPT_EVERY = 2.0
 _FEED_EVERY = 1.0
 
 
-def next_epoch(session: Session) -> int:
-    """Count a start of the service; grows for ever."""
-    row = session.get(MetaRow, "epoch")
-    if row is None:
-        row = MetaRow(key="epoch", value="0")
-        session.add(row)
-    row.value = str(int(row.value) + 1)
-    return int(row.value)
-
-
-def controller_document(state: str, epoch: int, at: float) -> bytes:
-    """Birth (``online``) or last will (``lost``) of the service, for `edgekit.topics.controller_topic`."""
-    return ControllerState(state=state, epoch=epoch, at=at).to_bytes()
-
-
 class Reconciler:
     """Moves the rollouts of one fleet.
 
     Args:
         fleet: its database, keys and transport are used.
         events: told of what changed, after each commit.
-        epoch: number of this start of the service, for its birth message; 0: none is published.
     """
 
-    def __init__(self, fleet: Fleet, events: EventBus, *, epoch: int = 0) -> None:
-        self._fleet, self._events, self._epoch = fleet, events, epoch
+    def __init__(self, fleet: Fleet, events: EventBus) -> None:
+        self._fleet, self._events = fleet, events
         self._owner = secrets.token_hex(8)
         self._wake = threading.Event()
         self._stopping = threading.Event()
@@ -94,7 +77,6 @@ class Reconciler:
         self._stopping.set()
         self._wake.set()
         self._thread.join(10)
-        self._publish_birth("offline")
 
     def _connection(self, connected: bool) -> None:
         """On the transport's thread: a broker may have lost what was retained."""
@@ -200,7 +182,6 @@ class Reconciler:
             return
         if self._republish.is_set():
             self._republish.clear()
-            self._publish_birth("online")
             with self._fleet.database.write() as session:
                 forget_published(session)
         while True:
@@ -218,11 +199,6 @@ class Reconciler:
                 mark_published(session, sent)
             if len(sent) < len(due) or self._stopping.is_set():
                 return
-
-    def _publish_birth(self, state: str) -> None:
-        if self._fleet.transport is not None and self._epoch:
-            document = controller_document(state, self._epoch, self._fleet.clock.now())
-            self._fleet.transport.publish(controller_topic(self._fleet.tenant), document, retain=True)
 
     def _feed(self, now: float) -> None:
         """The retained feed about each rollout, at most once a second, after the last change too."""
