@@ -15,14 +15,12 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from edgekit.documents import DeviceFacts
 from edgekit.errors import DocumentError, UnavailableError
 from edgekit.ports import Runtime
-from edgekit.profile import match_profiles
 from edgekit_agent.config import Config, Home, load_config
 
 GROUP = "edgekit.runtimes"
@@ -44,6 +42,10 @@ class Detected:
 
 def detect(config: Config) -> Detected:
     """Look at this machine, within the owner's allow-lists."""
+    from importlib import metadata
+
+    from edgekit.profile import match_profiles
+
     places = runtime_places(config)
     versions = {name: found for name, place in places.items() if (found := _version(place)) is not None}
     facts = DeviceFacts(
@@ -83,6 +85,8 @@ def detect_apart(home: Home) -> Detected:
 
 def runtime_places(config: Config) -> dict[str, str]:
     """Registered runtimes the owner allows: name → ``module:attribute``."""
+    from importlib import metadata
+
     found = {item.name: item.value for item in metadata.entry_points(group=GROUP)}
     return {name: place for name, place in found.items() if not config.runtimes or name in config.runtimes}
 

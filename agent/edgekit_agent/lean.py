@@ -1,8 +1,10 @@
 """Keeping the resident process small: what is not needed is not loaded, what is free is returned.
 
-The standard library and paho import `ssl` (and with it OpenSSL, some 5 MiB) whenever they can. A
-device whose service and broker are reached without TLS never uses it, so it is marked as absent before
-they are imported; they all handle that. Called by the command line only, never by a library.
+The standard library and paho import TLS and OpenSSL's hashes (together some 8 MiB) whenever they can,
+and `shutil` the compressors. A device whose service and broker are reached without TLS never uses
+them: they are marked as absent while the agent's own modules are imported, which all have a way
+without (SHA-256 is then Python's own C code). `settle` lifts the marks, so that a runtime that is loaded
+later finds the whole standard library. Called by the command line only, never by a library.
 """
 
 from __future__ import annotations
@@ -10,22 +12,29 @@ from __future__ import annotations
 import gc
 import sys
 
-_TLS = ("ssl", "_ssl")
+_SPARED = ("ssl", "_ssl", "_hashlib", "_bz2", "_lzma")
 
 
 def without_tls() -> None:
-    """Keep OpenSSL's TLS out of this process. Must run before anything imports it."""
-    for name in _TLS:
+    """Keep TLS out of this process for now. Must run before anything imports it."""
+    for name in _SPARED:
         sys.modules.setdefault(name, None)  # type: ignore[arg-type]  # None marks a module as absent
 
 
 def settle() -> None:
-    """After start-up: drop garbage, keep what is left out of later collections, return free memory."""
+    """After start-up: lift the marks, drop garbage, return free memory to the system."""
+    for name in _SPARED:
+        if name in sys.modules and sys.modules[name] is None:
+            del sys.modules[name]
+    trim()
+
+
+def trim() -> None:
+    """Drop garbage and return free memory to the system (after a document was dealt with)."""
     from edgekit_agent.serving.memory import give_back
 
     gc.collect()
-    gc.freeze()
     give_back()
 
 
-__all__ = ["settle", "without_tls"]
+__all__ = ["settle", "trim", "without_tls"]

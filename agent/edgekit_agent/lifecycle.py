@@ -22,7 +22,7 @@ from edgekit.digest import digest_of
 from edgekit.documents import Desired, DeviceFacts, DeviceStep, Reason, SlotDesire
 from edgekit.errors import DocumentError, EdgekitError, StorageError
 from edgekit.ports import Clock
-from edgekit_agent import swap
+from edgekit_agent import lean, swap
 from edgekit_agent.clock import ClockFloor
 from edgekit_agent.errors import VerificationError
 from edgekit_agent.installer import Installer, Job
@@ -246,6 +246,7 @@ class Lifecycle:
             self._promised = None
         self._plan = None
         await self._clean()
+        await asyncio.to_thread(lean.trim)
 
     async def _clean(self) -> None:
         """Free the disk, but for what the slots and the documents under way need."""
