@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from edgekit.package import Manifest, Variant
+from edgekit.package import Variant
 from edgekit_converters.engine.cache import default_root
 from edgekit_converters.engine.pool import Limits
 from edgekit_converters.engine.request import Request, Result, Silent
@@ -122,10 +122,8 @@ def _print(result: Result, out: Path) -> None:
     for variant in manifest.variants:
         table.add_row(*_row(variant, result.measurements["variants"].get(variant.id, {})))
     console.print(table)
-    for code in result.report["warnings"]:
-        console.print(f"[yellow]calibration data: {code.replace('_', ' ')}[/]")
-    for item in slower_than_float(manifest, result.measurements):
-        console.print(f"[yellow]{item}[/]")
+    for note in result.report["notes"]:
+        console.print(f"[yellow]{note}[/]")
     for refusal in manifest.refused:
         console.print(
             f"[red]refused[/] {refusal.id}: {refusal.reason_code}: {refusal.detail}", soft_wrap=True
@@ -155,21 +153,3 @@ def _row(variant: Variant, figures: Mapping[str, Any]) -> list[str]:
         f"{latency['median']:.0f} µs" if latency else "–",
         f"{memory['peak']:.0f} MiB" if memory else "–",
     ]
-
-
-def slower_than_float(manifest: Manifest, measurements: Mapping[str, Any]) -> list[str]:
-    """Warnings where a quantized variant is slower here than the same target's fp32."""
-
-    def latency(variant: Variant) -> float | None:
-        found = measurements["variants"].get(variant.id, {}).get("latency_us")
-        return None if found is None else float(found["median"])
-
-    floats = {(v.profile, v.target): latency(v) for v in manifest.variants if v.precision == "fp32"}
-    found = []
-    for variant in manifest.variants:
-        base, own = floats.get((variant.profile, variant.target)), latency(variant)
-        if variant.precision != "fp32" and base and own and own > 1.1 * base:
-            found.append(
-                f"{variant.id} is slower than fp32 on this machine: {own:.0f} µs against {base:.0f} µs"
-            )
-    return found
