@@ -123,7 +123,8 @@ def _add_probes(
     )
     if dry_run:
         return probes_document(probes)
-    custom = {"min_accuracy": min_accuracy, "policy": policy.value, "n": items, "slot": slot}
+    # TUF's canonical JSON has no fractions, so the share is a text.
+    custom = {"min_accuracy": repr(min_accuracy), "policy": policy.value, "n": items, "slot": slot}
     fleet.repository.add_target(probes.target, data, custom)
     with fleet.database.write() as session:
         session.add(probes)
