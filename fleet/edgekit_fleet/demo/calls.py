@@ -110,7 +110,7 @@ class Calls:
 
     def prepare_fleet(self) -> None:
         """Home and keys."""
-        self.edgekit("fleet", "init", "--tenant", "demo")
+        self.edgekit("fleet", "init", "--no-keys", "--tenant", "demo")
         self.edgekit("key", "init")
 
     def publish(self, package: Path, ref: str) -> None:
