@@ -48,7 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
     enrol.add_argument("--precision", action="append", default=[], help="precisions in order; repeatable")
     enrol.add_argument("--json", action="store_true", help="answer as JSON")
     enrol.set_defaults(command=_enrol)
-    run = commands.add_parser("run", help="run the agent until it is stopped", epilog=_EPILOG)
+    run = commands.add_parser("run", help="run the agent in the modes agent.toml names", epilog=_EPILOG)
     run.add_argument("--verbose", action="store_true", help="log what it does")
     run.set_defaults(command=_run)
     status = commands.add_parser("status", help="what the agent of a home does and runs", epilog=_EPILOG)
@@ -84,6 +84,12 @@ def _enrol(arguments: argparse.Namespace) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     home = home_folder(arguments.home)
     config, identity = load_config(home.config), load_identity(home)
+    if "batch" in config.modes:
+        from edgekit_agent.modes import run_batches
+
+        for result in run_batches(home, config):
+            print(json.dumps({"slot": result.slot, **result.facts}, sort_keys=True))
+        return 0
     if identity.url.startswith("http:"):
         from edgekit_agent.lean import without_tls
 

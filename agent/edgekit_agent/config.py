@@ -23,13 +23,14 @@ from edgekit.files import atomic_write, read_bytes
 from edgekit.tomlfile import Table, read_toml
 from edgekit_agent.errors import ConfigError, NotEnrolledError
 
-MODES = ("service", "embedded", "stream")
+MODES = ("service", "embedded", "stream", "batch")
 STREAMS = ("mqtt", "serial")
 ENVIRONMENT = "EDGEKIT_AGENT_HOME"
 TEMPLATE = """# Configuration of this edgekit agent, read by `edgekit-agent run`. Everything is optional.
 
 [agent]
 # service: HTTP (Open Inference Protocol) · stream: the [[stream]] tables below · embedded: neither
+# batch: compute the [[batch]] tables with what the slots run, and end
 modes = ["service"]
 threads = 1
 
@@ -54,6 +55,12 @@ seconds = 10.0
 # slot = "digits"
 # port = "/dev/ttyUSB0"
 # baud = 115200
+
+# [[batch]]
+# slot = "digits"
+# input = "samples"      # a file (npz, json, csv) or a folder of them
+# output = "answers"
+# format = "npz"         # or json
 """
 
 
@@ -115,6 +122,16 @@ class Stream:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Batch:
+    """One ``[[batch]]``: a file or folder to compute, a folder for the answers, their format."""
+
+    slot: str
+    input: str
+    output: str
+    form: str = "npz"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Limits:
     """Bounds that keep a small device alive. Sizes in MB, times in seconds."""
 
@@ -143,6 +160,7 @@ class Config:
     first_poll_seconds: float = 15.0
     keepalive: int = 30
     streams: tuple[Stream, ...] = ()
+    batches: tuple[Batch, ...] = ()
     limits: Limits = Limits()
 
 
@@ -180,10 +198,13 @@ def load_config(path: Path) -> Config:
         first_poll_seconds=_positive(mqtt, "first_poll_seconds", 15.0),
         keepalive=mqtt.integer("keepalive", 30, low=5),
         streams=table.tables("stream", _stream),
+        batches=table.tables("batch", _batch),
         limits=_limits(limits),
     )
     for part in (agent, device, http, telemetry, mqtt, limits, table):
         part.finish()
+    if "batch" in config.modes and len(config.modes) > 1:
+        raise agent.fail("modes", "batch runs and ends: it cannot be combined with other modes")
     return config
 
 
@@ -250,6 +271,15 @@ def _stream(table: Table) -> Stream:
     if stream.kind == "serial" and not stream.port:
         raise table.fail("port", "a serial stream needs its port", 'for example port = "/dev/ttyUSB0"')
     return stream
+
+
+def _batch(table: Table) -> Batch:
+    return Batch(
+        slot=table.text("slot"),
+        input=table.text("input"),
+        output=table.text("output"),
+        form=table.text("format", "npz", allowed=("npz", "json")),
+    )
 
 
 def _limits(table: Table) -> Limits:

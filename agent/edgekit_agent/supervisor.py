@@ -8,7 +8,6 @@ started again. No numpy here: it comes with the first model.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 import random
@@ -29,6 +28,7 @@ from edgekit_agent.download import Downloader, Patience
 from edgekit_agent.installer import Installer
 from edgekit_agent.journal import Journal
 from edgekit_agent.lifecycle import Lifecycle
+from edgekit_agent.modes import Modes
 from edgekit_agent.mqtt import Address, Link
 from edgekit_agent.outbox import Outbox
 from edgekit_agent.reporter import Reporter
@@ -102,9 +102,12 @@ class Supervisor:
         self._heard_desired = False
         self.started = asyncio.Event()
         self._stopping = asyncio.Event()
-        self._server: Any = None
-        self._streams: list[Any] = []
-        self._samples: dict[str, Callable[[bytes], None]] = {}
+        self._modes = Modes(
+            home,
+            config,
+            self.host,
+            lambda slot, payload: self._link.publish("out", payload, slot=slot),
+        )
         self.reporter.counters(self._counters)
 
     def _make_host(self, seams: Seams) -> ModelHost:
@@ -176,7 +179,7 @@ class Supervisor:
         self._loop = asyncio.get_running_loop()
         boot.recover(self._journal, self.reporter, self._crashes)
         await asyncio.to_thread(boot.load, self._journal, self.reporter, self._store, self.host)
-        await self._open_modes()
+        await self._modes.open()
         self.reporter.publish()
         self._lifecycle.resume()
         self._link.start()
@@ -213,10 +216,7 @@ class Supervisor:
                 await asyncio.sleep(_RESTART_SECONDS)
 
     async def _close(self) -> None:
-        for stream in self._streams:
-            await asyncio.to_thread(stream.stop)
-        if self._server is not None:
-            await self._server.stop()
+        await self._modes.close()
         await asyncio.to_thread(self._collect)
         self._sender.pump()
         await asyncio.to_thread(self._link.stop)
@@ -231,30 +231,6 @@ class Supervisor:
         """From the link's thread to the loop's."""
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(function, *arguments)
-
-    # modes --------------------------------------------------------------------------------------
-
-    async def _open_modes(self) -> None:
-        if "service" in self._config.modes:
-            await self._open_http()
-        if "stream" in self._config.modes:
-            self._open_streams()
-
-    async def _open_http(self) -> None:
-        from edgekit.files import atomic_write
-        from edgekit_agent.serving.http import InferenceServer
-
-        self._server = InferenceServer(self.host, self._config.address, self._config.port)
-        await self._server.start()
-        place = {
-            "address": self._config.address,
-            "port": self._server.port,
-            "url": f"http://{self._config.address}:{self._server.port}",
-        }
-        atomic_write(self._home.http, json.dumps(place).encode())
-
-    def _open_streams(self) -> None:
-        return
 
     # messages -----------------------------------------------------------------------------------
 
@@ -272,8 +248,8 @@ class Supervisor:
             self._lifecycle.offer(payload)
         elif topic.leaf == "ack" and payload:
             self._acknowledged(payload)
-        elif topic.leaf == "in" and topic.slot in self._samples:
-            self._samples[topic.slot](payload)
+        elif topic.leaf == "in" and topic.slot is not None:
+            self._modes.feed(topic.slot, payload)
 
     def _acknowledged(self, payload: bytes) -> None:
         try:

@@ -137,12 +137,14 @@ class OutboxMachine(RuleBasedStateMachine):
         self.clock, self.service = FrozenClock(), Service()
         self.boot, self.up = 0, True
         self.added: set[tuple[str, int]] = set()
-        self.restart()
+        self.begin()
 
     @rule()
     def restart(self) -> None:
-        if self.boot:
-            self.outbox.close()
+        self.outbox.close()
+        self.begin()
+
+    def begin(self) -> None:
         self.boot += 1
         self.name = f"{self.boot:08d}-x"
         self.outbox = Outbox(Path(self.folder.name) / "o.db", boot_id=self.name)
@@ -200,7 +202,12 @@ def test_no_more_than_the_window_travels_unacknowledged(tmp_path: Path) -> None:
         outbox.add("toy", DOCUMENT)
     sent: list[bytes] = []
     clock = FrozenClock()
-    sender = Sender(outbox, lambda slot, payload: sent.append(payload) is None, clock=clock, resend=10.0)
+
+    def publish(slot: str, payload: bytes) -> bool:
+        sent.append(payload)
+        return True
+
+    sender = Sender(outbox, publish, clock=clock, resend=10.0)
     assert sender.pump() == WINDOW
     assert sender.pump() == 0
     sender.acknowledge(Ack(boot_id="00000001-a", seq=9))

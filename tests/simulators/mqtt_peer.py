@@ -54,7 +54,7 @@ class Peer:
 
     def _take(self, client: paho.Client, userdata: Any, message: paho.MQTTMessage) -> None:
         leaf = message.topic.split("/")[5]
-        body = json.loads(message.payload) if message.payload else None
+        body: Any = json.loads(message.payload) if message.payload else {}
         self.messages.append((leaf, body))
         if leaf == "tm":
             self.received += 1

@@ -105,8 +105,8 @@ class TufRepo:
         self.timestamp.snapshot_meta = MetaFile(version=self.snapshot.version)
         self._put("timestamp.json", "timestamp", self.timestamp)
 
-    def _put(self, name: str, role: str, signed: Signed) -> None:
-        metadata = Metadata(signed)
+    def _put(self, name: str, role: str, signed: Root | Targets | Snapshot | Timestamp) -> None:
+        metadata: Metadata[Signed] = Metadata(signed)
         metadata.sign(self.signers[role])
         self.files[f"metadata/{name}"] = metadata.to_bytes()
 
