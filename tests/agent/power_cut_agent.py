@@ -79,11 +79,18 @@ async def _run(home: Home, identity: EnrolAnswer) -> None:
     while line := await asyncio.to_thread(sys.stdin.readline):
         supervisor._lifecycle.offer(line.encode().strip())
         gen = json.loads(line)["signed"]["gen"]
-        while supervisor.reporter.current.gen < gen or not supervisor.reporter.current.step.terminal:
-            await asyncio.sleep(0.01)
+        await _ended(supervisor, gen)
         print(json.dumps(["done", supervisor.reporter.current.step.value, _serving(supervisor)]), flush=True)
     supervisor.stop()
     await running
+
+
+async def _ended(supervisor: Supervisor, gen: int) -> None:
+    while True:
+        report = supervisor.reporter.current
+        if report.gen >= gen and report.step.terminal:
+            return
+        await asyncio.sleep(0.01)
 
 
 def _serving(supervisor: Supervisor) -> str:

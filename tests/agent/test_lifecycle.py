@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import replace
 from pathlib import Path
 
 from edgekit.documents import DeviceStep, ProbePolicy
 from edgekit_agent.config import Home
+from edgekit_agent.errors import ModelError
 from edgekit_agent.journal import Journal
 from edgekit_agent.swap import CRASHES_BEFORE_REVERT
 from tests.agent.harness import CONFIG, Agent, make_home, running
@@ -281,12 +283,8 @@ async def test_a_model_that_breaks_in_its_trial_is_taken_back(tmp_path: Path, se
 
 def _try(agent: Agent) -> bool:
     """One request; never True."""
-    from edgekit_agent.errors import ModelError
-
-    try:
+    with contextlib.suppress(ModelError):
         answers(agent)
-    except ModelError:
-        pass
     return False
 
 

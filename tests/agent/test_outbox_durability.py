@@ -28,6 +28,11 @@ def keys(outbox: Outbox) -> list[tuple[str, int]]:
     return [(item.boot_id, item.seq) for item in outbox.pending(10_000)]
 
 
+def fill(outbox: Outbox) -> None:
+    for _ in range(100):
+        outbox.add("toy", {**DOCUMENT, "padding": "x" * 4000})
+
+
 def test_a_record_travels_with_its_name_and_what_is_oldest(tmp_path: Path) -> None:
     outbox = Outbox(tmp_path / "o.db", boot_id="00000001-a")
     assert [outbox.add("toy", DOCUMENT) for _ in range(3)] == [0, 1, 2]
@@ -71,8 +76,7 @@ def test_a_full_disk_stores_nothing_and_uses_up_no_number(tmp_path: Path) -> Non
     pages = outbox._db.execute("PRAGMA page_count").fetchone()[0]
     outbox._db.execute(f"PRAGMA max_page_count={pages}")
     with pytest.raises(StorageError) as caught:
-        for _ in range(100):
-            outbox.add("toy", {**DOCUMENT, "padding": "x" * 4000})
+        fill(outbox)
     assert caught.value.code == "disk_full"
     outbox._db.execute("PRAGMA max_page_count=100000")
     depth = outbox.depth

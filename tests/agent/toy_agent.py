@@ -1,4 +1,4 @@
-"""``python -m tests.agent.toy_agent HOME``: the agent as `edgekit-agent run` starts it, on the toy runtime."""
+"""``python -m tests.agent.toy_agent HOME``: the agent as it runs, on the toy runtime."""
 
 from __future__ import annotations
 

@@ -11,13 +11,13 @@ import datetime
 import hashlib
 import json
 from dataclasses import dataclass, field
+from typing import Any
 
 from securesystemslib.signer import CryptoSigner
 from tuf.api.metadata import (
     Metadata,
     MetaFile,
     Root,
-    Signed,
     Snapshot,
     TargetFile,
     Targets,
@@ -106,7 +106,7 @@ class TufRepo:
         self._put("timestamp.json", "timestamp", self.timestamp)
 
     def _put(self, name: str, role: str, signed: Root | Targets | Snapshot | Timestamp) -> None:
-        metadata: Metadata[Signed] = Metadata(signed)
+        metadata: Metadata[Any] = Metadata(signed)
         metadata.sign(self.signers[role])
         self.files[f"metadata/{name}"] = metadata.to_bytes()
 
