@@ -34,10 +34,10 @@ class GraphBuilder:
         """A float32 weight."""
         return self.constant((scale * self.random.standard_normal(shape)).astype(np.float32))
 
-    def constant(self, array: Array) -> str:
-        """Any constant."""
+    def constant(self, array: Any) -> str:
+        """Any constant, a numpy array or scalar."""
         name = f"w{len(self.weights)}"
-        self.weights.append(numpy_helper.from_array(array, name))
+        self.weights.append(numpy_helper.from_array(np.asarray(array), name))
         return name
 
     def model(self, output: str, shape: Sequence[int], *, opset: int = 18) -> onnx.ModelProto:

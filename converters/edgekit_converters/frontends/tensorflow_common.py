@@ -51,7 +51,7 @@ class TensorFlowModel:
         def body(*tensors: Any) -> Sequence[Any]:
             return self._call(tensors)
 
-        return tf.function(body, input_signature=self._specs(shapes)).get_concrete_function()
+        return tf.function(body, input_signature=self._specs(shapes), autograph=False).get_concrete_function()
 
     def export(self, path: Path) -> Mapping[str, str]:
         """See `Loaded.export`."""
@@ -62,7 +62,9 @@ class TensorFlowModel:
             return self._call(tensors)
 
         specs = self._specs([item.shape for item in self.signature.inputs])
-        model, _ = tf2onnx.convert.from_function(tf.function(body), input_signature=specs, opset=OPSET)
+        model, _ = tf2onnx.convert.from_function(
+            tf.function(body, autograph=False), input_signature=specs, opset=OPSET
+        )
         path.write_bytes(model.SerializeToString(deterministic=True))
         return {"tensorflow": tf.__version__, "tf2onnx": tf2onnx.__version__}
 

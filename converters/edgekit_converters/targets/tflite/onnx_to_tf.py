@@ -125,7 +125,7 @@ def rebuild(path: Path) -> Any:
                 values[name] = value
         return [tf.identity(_plain(values[item.name])) for item in graph.output]
 
-    return tf.function(body, input_signature=specs).get_concrete_function()
+    return tf.function(body, input_signature=specs, autograph=False).get_concrete_function()
 
 
 def _unknown(graph: onnx.GraphProto) -> list[str]:

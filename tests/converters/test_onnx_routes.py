@@ -1,0 +1,207 @@
+"""ONNX sources to TFLite and Core ML: every lowered op against onnxruntime, and what is refused is named."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from edgekit.package import Tensor
+from edgekit_converters.engine.pool import Limits, Pool
+from edgekit_converters.errors import Refusal
+from edgekit_converters.npz import load_arrays, save_arrays
+from edgekit_converters.source import recognise
+from edgekit_converters.targets.onnx.runner import OnnxSession
+from edgekit_converters.values import Job, Signature
+from tests.converters.conftest import edgekit
+from tests.converters.graphs import Array, GraphBuilder, save, small_cnn
+from tests.converters.mil_evaluator import evaluate
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+
+def _ints(*values: int) -> Array:
+    return np.array(values, np.int64)
+
+
+def _floats(*values: float) -> Array:
+    return np.array(values, np.float32)
+
+
+def cnn(g: GraphBuilder) -> tuple[str, list[int]]:
+    """Padding, strides, depthwise, pooling with padding, residuals that change layout in between."""
+    y = g.op("Conv", "x", g.weight(8, 3, 3, 3), g.weight(8), pads=[0, 1, 1, 0], strides=[2, 2])
+    y = g.op("LeakyRelu", y, alpha=0.2)
+    y = g.op("Conv", y, g.weight(16, 1, 3, 3), group=8, auto_pad="SAME_UPPER")
+    y = g.op("MaxPool", y, kernel_shape=[3, 3], pads=[1, 1, 1, 1], strides=[1, 1])
+    y = g.op("Mul", y, g.op("Sigmoid", y))
+    y = g.op("AveragePool", y, kernel_shape=[2, 2], pads=[1, 0, 0, 1], strides=[1, 1])
+    y = g.op("Add", y, g.weight(1, 16, 1, 1))
+    y = g.op("Reshape", y, g.constant(_ints(0, -1)))
+    return g.op("Gemm", y, g.weight(256, 5), g.weight(5), alpha=0.5, beta=2.0), [5]
+
+
+def layouts(g: GraphBuilder) -> tuple[str, list[int]]:
+    """Broadcasts of lower rank, concatenation over channels, transpositions and reductions after a Conv."""
+    y = g.op("Conv", "x", g.weight(6, 3, 1, 1))
+    z = g.op("Relu", g.op("Sub", y, g.weight(8, 8)))
+    y = g.op("Concat", y, z, axis=1)
+    y = g.op("Div", y, g.constant(np.float32(2.5)))
+    y = g.op("Transpose", y, perm=[0, 2, 3, 1])
+    y = g.op("ReduceMean", y, g.constant(_ints(1)), keepdims=0)
+    y = g.op("Unsqueeze", y, g.constant(_ints(1)))
+    y = g.op("Squeeze", g.op("Tanh", y), g.constant(_ints(1)))
+    y = g.op("Softmax", y, axis=1)
+    return g.op("ReduceMax", y, g.constant(_ints(2)), keepdims=0), [8]
+
+
+def reductions(g: GraphBuilder) -> tuple[str, list[int]]:
+    """Element-wise functions, padding, clipping and the spatial mean without kept axes."""
+    y = g.op("Pad", "x", g.constant(_ints(0, 0, 1, 2, 0, 0, 3, 0)), g.constant(np.float32(0.5)))
+    y = g.op("Clip", y, g.constant(np.float32(0.1)), g.constant(np.float32(0.9)))
+    y = g.op("Conv", y, g.weight(4, 3, 2, 2), dilations=[2, 2])
+    y = g.op("HardSigmoid", y, alpha=0.3, beta=0.4)
+    y = g.op("Sqrt", g.op("Exp", g.op("Neg", g.op("Abs", y))))
+    y = g.op("ReduceSum", y, g.constant(_ints(2, 3)), keepdims=0)
+    return g.op("MatMul", y, g.weight(4, 6)), [6]
+
+
+def batch_norm(g: GraphBuilder) -> tuple[str, list[int]]:
+    """BatchNormalization that cannot be folded, clipping at six, global pooling, flattening."""
+    y = g.op(
+        "BatchNormalization",
+        "x",
+        *(g.constant(_floats(*v)) for v in ((1, 2, 3), (0, 1, -1), (0.5, 0, 1), (1, 2, 4))),
+    )
+    y = g.op("Clip", y, g.constant(np.float32(0)), g.constant(np.float32(6)))
+    y = g.op("GlobalAveragePool", y)
+    return g.op("Flatten", y), [3]
+
+
+GRAPHS: list[Callable[[GraphBuilder], tuple[str, list[int]]]] = [cnn, layouts, reductions, batch_norm]
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[Pool]:
+    with Pool(Limits()) as found:
+        yield found
+
+
+def make_job(pool: Pool, model: onnx.ModelProto, folder: Path, target: str, precision: str = "fp32") -> Job:
+    source = recognise(save(model, folder / "model.onnx"))
+    described = pool.run("plain", "describe", {"source": asdict(source)})
+    signature = Signature.from_dict(described)
+    ports = [*signature.inputs, *signature.outputs]
+    hub = str(folder / "hub.onnx")
+    args = {
+        "raw": source.path,
+        "out": hub,
+        "renames": {item.name: item.name for item in ports},
+        "shapes": {item.name: list(item.shape) for item in signature.inputs},
+    }
+    pool.run("plain", "canonicalise", args)
+    return Job(
+        target=target,
+        precision=precision,
+        source=source,
+        hub=hub,
+        inputs=signature.inputs,
+        outputs=tuple(Tensor(name=o.name, dtype=o.dtype, shape=o.shape) for o in signature.outputs),
+    )
+
+
+def graph(build: Callable[[GraphBuilder], tuple[str, list[int]]], batch: int | str = "N") -> onnx.ModelProto:
+    g = GraphBuilder((3, 8, 8), seed=3, batch=batch)
+    name, shape = build(g)
+    return g.model(name, shape)
+
+
+def real_inputs(n: int = 8) -> dict[str, Array]:
+    return {"x": np.random.default_rng(5).random((n, 3, 8, 8), np.float32)}
+
+
+@pytest.mark.parametrize("build", GRAPHS, ids=lambda f: f.__name__)
+def test_an_onnx_graph_computes_the_same_in_litert(build: Any, pool: Pool, tmp_path: Path) -> None:
+    pytest.importorskip("tensorflow", reason="this route needs the extra [tf]")
+    job = make_job(pool, graph(build), tmp_path, "tflite")
+    built = pool.run("tensorflow", "build", {"job": job.to_dict(), "folder": str(tmp_path)})
+    save_arrays(tmp_path / "in.npz", real_inputs())
+    args = {"target": "tflite", "folder": str(tmp_path), "artifact": built, "data": str(tmp_path / "in.npz")}
+    pool.run("plain", "execute", {**args, "out": str(tmp_path / "out.npz")})
+    expected = OnnxSession(tmp_path / "model.onnx").run(real_inputs())
+    for name, value in expected.items():
+        np.testing.assert_allclose(load_arrays(tmp_path / "out.npz")[name], value, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("build", GRAPHS, ids=lambda f: f.__name__)
+def test_an_onnx_graph_is_the_same_program_in_core_ml(build: Any, pool: Pool, tmp_path: Path) -> None:
+    job = make_job(pool, graph(build), tmp_path, "coreml")
+    built = pool.run("coremltools", "build", {"job": job.to_dict(), "folder": str(tmp_path)})
+    inputs = real_inputs()
+    expected = OnnxSession(tmp_path / "model.onnx").run(inputs)
+    got = [evaluate(tmp_path / built["main"], {"x": inputs["x"][i : i + 1]}) for i in range(3)]
+    for name, value in expected.items():
+        found = np.concatenate([item[name] for item in got])
+        np.testing.assert_allclose(found, value[:3], rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize(("target", "worker"), [("tflite", "tensorflow"), ("coreml", "coremltools")])
+def test_an_op_outside_the_documented_set_is_refused_by_name(
+    target: str, worker: str, pool: Pool, tmp_path: Path
+) -> None:
+    g = GraphBuilder((3, 8, 8))
+    job = make_job(pool, g.model(g.op("Erf", "x"), [3, 8, 8]), tmp_path, target)
+    with pytest.raises(Refusal, match="Erf") as caught:
+        pool.run(worker, "build", {"job": job.to_dict(), "folder": str(tmp_path)})
+    assert caught.value.code == "unsupported_op"
+
+
+@pytest.mark.parametrize(("target", "worker"), [("tflite", "tensorflow"), ("coreml", "coremltools")])
+def test_an_attribute_that_is_not_understood_is_refused_not_ignored(
+    target: str, worker: str, pool: Pool, tmp_path: Path
+) -> None:
+    g = GraphBuilder((3, 8, 8))
+    y = g.op("MaxPool", "x", kernel_shape=[3, 3], strides=[2, 2], ceil_mode=1)
+    job = make_job(pool, g.model(y, [3, 4, 4]), tmp_path, target)
+    with pytest.raises(Refusal, match="MaxPool") as caught:
+        pool.run(worker, "build", {"job": job.to_dict(), "folder": str(tmp_path)})
+    assert caught.value.code == "unsupported_attribute"
+
+
+def test_one_failing_target_never_stops_the_others(cache: Path, tmp_path: Path) -> None:
+    g = GraphBuilder((3, 8, 8))
+    model = save(g.model(g.op("Erf", "x"), [3, 8, 8]), tmp_path / "erf.onnx")
+    profiles = ("--profile", "x86-64-litert", "--profile", "x86-64-onnx", "--profile", "iphone-15")
+    options = ("--precision", "fp32", "--out", tmp_path / "out", "--json")
+    result = json.loads(edgekit("convert", model, *profiles, *options, cache=cache, check=(3,)).out)
+    assert [item["id"] for item in result["variants"]] == ["x86-64-onnx-onnx-fp32"]
+    assert {item["reason_code"] for item in result["refused"]} == {"unsupported_op"}
+    assert {item["id"] for item in result["refused"]} == {
+        "x86-64-litert-tflite-fp32",
+        "iphone-15-coreml-fp32",
+    }
+
+
+def test_an_onnx_cnn_becomes_int8_everywhere(cache: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorflow", reason="this route needs the extra [tf]")
+    model = save(small_cnn(), tmp_path / "cnn.onnx")
+    random = np.random.default_rng(2).random((200, 3, 8, 8), np.float32)
+    session = OnnxSession(model)
+    labels = session.run({"x": random})[session.outputs[0]].argmax(1)
+    np.savez(tmp_path / "cal.npz", x=random[:100])
+    np.savez(tmp_path / "val.npz", x=random[100:], labels=labels[100:])
+    (tmp_path / "model.toml").write_text('[[metrics]]\nname = "top1"\ntolerance = 0.05\n')
+    profiles = ("--profile", "x86-64-litert", "--profile", "x86-64-onnx")
+    data = ("--calibration", tmp_path / "cal.npz", "--validation", tmp_path / "val.npz")
+    options = ("--precision", "int8", "--out", tmp_path / "out", "--json")
+    result = json.loads(edgekit("convert", model, *profiles, *data, *options, cache=cache).out)
+    assert {item["target"]: item["verification"]["verdict"] for item in result["variants"]} == {
+        "tflite": "pass",
+        "onnx": "pass",
+    }
