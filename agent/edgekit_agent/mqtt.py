@@ -48,6 +48,21 @@ class Address:
 Handler = Callable[[DeviceTopic, bytes], None]
 
 
+class _NoTls:
+    """Stands in for `ssl` in a process without TLS (see `edgekit_agent.lean`): paho names these two in its
+    except clauses, which are looked at as soon as a read or a write would block."""
+
+    class SSLWantReadError(OSError):
+        """Never raised."""
+
+    class SSLWantWriteError(OSError):
+        """Never raised."""
+
+
+if getattr(paho, "ssl", None) is None:
+    paho.ssl = _NoTls  # type: ignore[assignment]  # all that paho uses of it
+
+
 class Link:
     """Connects, stays connected, checks what comes in.
 
