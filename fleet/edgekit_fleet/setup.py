@@ -6,6 +6,7 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
+from edgekit.ports import Clock
 from edgekit_fleet import audit
 from edgekit_fleet.context import open_fleet
 from edgekit_fleet.errors import ConflictError
@@ -21,7 +22,12 @@ def init_home(path: Path, *, tenant: str = "default") -> Home:
 
 
 def init_keys(
-    path: Path, *, root_folder: Path | None = None, tenant: str = "default", dry_run: bool = False
+    path: Path,
+    *,
+    root_folder: Path | None = None,
+    tenant: str = "default",
+    dry_run: bool = False,
+    clock: Clock | None = None,
 ) -> dict[str, Any]:
     """Make all keys of a fleet and publish its first metadata; makes the home when there is none.
 
@@ -45,7 +51,7 @@ def init_keys(
     if dry_run:
         return _document(home, places, dict.fromkeys(ROLES, None))
     home = create_home(path, tenant=tenant)
-    fleet = open_fleet(home)
+    fleet = open_fleet(home, clock=clock)
     with contextlib.closing(fleet.database):
         if all(place.is_file() for place in places.values()):
             signers = {role: load_signer(place, role) for role, place in places.items()}

@@ -139,7 +139,7 @@ class Repository:
         safe_relative(path, where="target")
         with self._home.locked("tuf"):
             state = self._load()
-            signers = self._signers(TARGETS, SNAPSHOT, TIMESTAMP)
+            signers = self._signers(state.root, TARGETS, SNAPSHOT, TIMESTAMP)
             state.targets.signed.targets[path] = self._write_target(path, data, custom)
             self._publish(state.targets, state.snapshot, state.timestamp, signers)
 
@@ -153,7 +153,7 @@ class Repository:
             state = self._load()
             if path not in state.targets.signed.targets:
                 raise UnknownNameError.of("target", path, state.targets.signed.targets)
-            signers = self._signers(TARGETS, SNAPSHOT, TIMESTAMP)
+            signers = self._signers(state.root, TARGETS, SNAPSHOT, TIMESTAMP)
             del state.targets.signed.targets[path]
             self._publish(state.targets, state.snapshot, state.timestamp, signers)
 
@@ -166,10 +166,10 @@ class Repository:
             state = self._load()
             renewed = []
             if self._due(state.snapshot.signed.expires, self._expiry.snapshot, before):
-                self._write_snapshot(state.snapshot, self._signers(SNAPSHOT))
+                self._write_snapshot(state.snapshot, self._signers(state.root, SNAPSHOT))
                 renewed.append(SNAPSHOT)
             if renewed or self._due(state.timestamp.signed.expires, self._expiry.timestamp, before):
-                self._write_timestamp(state.timestamp, state.snapshot, self._signers(TIMESTAMP))
+                self._write_timestamp(state.timestamp, state.snapshot, self._signers(state.root, TIMESTAMP))
                 renewed.append(TIMESTAMP)
         return tuple(renewed)
 
@@ -295,8 +295,17 @@ class Repository:
         except StorageError as error:
             raise self._damaged(name, "cannot be read") from error
 
-    def _signers(self, *roles: str) -> dict[str, CryptoSigner]:
-        return {role: load_signer(key_path(self._keys, role), role) for role in roles}
+    def _signers(self, root: Metadata[Root], *roles: str) -> dict[str, CryptoSigner]:
+        signers = {role: load_signer(key_path(self._keys, role), role) for role in roles}
+        for role, signer in signers.items():
+            if public_key(signer).keyid not in root.signed.roles[role].keyids:
+                raise TrustError(
+                    f"this is not the {role} key of this fleet",
+                    where=str(key_path(self._keys, role)),
+                    remedy="see the expected key id with: edgekit key status",
+                    code="wrong_key",
+                )
+        return signers
 
     def _expires(self, days: int) -> datetime:
         return datetime.fromtimestamp(int(self._now()), UTC) + timedelta(days=days)
