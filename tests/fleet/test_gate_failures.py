@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgekit_fleet.rollout.gates import Aggregate, Verdict, judge_gate
+from edgekit_fleet.rollout.gates import Aggregate, DeviceEvidence, Verdict, judge_gate
 from tests.fleet.rollout_makers import evidence, failed, good, spec
 
 GATE = spec("failures", 0.1)
@@ -38,6 +38,16 @@ def test_one_failed_of_one_is_adverse_but_not_proven() -> None:
     result = judge_gate(GATE, evidence(failed("a")))
     assert result.verdict is Verdict.INCONCLUSIVE
     assert result.adverse
+
+
+def test_the_quick_failures_of_a_healthy_ring_do_not_fail_it_early() -> None:
+    """Failures are reported first; judged among the finished alone, seven of seven would be decisive."""
+    quick = [failed(f"f{i}") for i in range(7)]
+    under_way = [DeviceEvidence(device=f"p{i}", hardware="rpi4") for i in range(173)]
+    result = judge_gate(GATE, evidence(*quick, *under_way))
+    assert result.verdict is Verdict.INCONCLUSIVE
+    assert "173 on their way" in result.reason
+    assert judge_gate(GATE, evidence(*quick)).verdict is Verdict.FAIL
 
 
 def test_fewer_than_min_n_never_pass() -> None:

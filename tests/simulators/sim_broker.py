@@ -41,6 +41,7 @@ class SimBroker:
     retained: dict[str, bytes] = field(default_factory=dict)
     clients: dict[str, SimTransport] = field(default_factory=dict)
     published: int = 0
+    routes: dict[str, list[SimTransport]] = field(default_factory=dict)
 
     def transport(self, name: str) -> SimTransport:
         """The client of this name; the same name again takes its session over."""
@@ -49,6 +50,7 @@ class SimBroker:
         if old is not None:
             new.inbox = old.inbox
         self.clients[name] = new
+        self.routes.clear()
         return new
 
     def set_up(self, up: bool, *, lose_retained: bool = False) -> None:
@@ -64,9 +66,13 @@ class SimBroker:
         self.published += 1
         if retain:
             self.retained[topic] = payload
-        for client in self.clients.values():
-            if client.wants(topic):
-                client.inbox.append(Message(topic=topic, payload=payload, retained=False))
+        if topic not in self.routes:
+            # A device's own topics go to nobody else here: only it and the clients with wildcards are asked.
+            owner = topic.split("/")[4:5]
+            asked = [c for name, c in self.clients.items() if name in owner or "+" in str(c.filters[:1])]
+            self.routes[topic] = [client for client in asked if client.wants(topic)]
+        for client in self.routes[topic]:
+            client.inbox.append(Message(topic=topic, payload=payload, retained=False))
 
     def pump(self, only: str | None = None) -> int:
         """Deliver what is queued for clients that are there; returns how many messages."""
@@ -85,7 +91,7 @@ class SimTransport:
     def __init__(self, broker: SimBroker, name: str) -> None:
         self._broker, self.name = broker, name
         self.inbox: deque[Message] = deque()
-        self._filters: tuple[str, ...] = ()
+        self.filters: tuple[str, ...] = ()
         self._on_message: Subscriber | None = None
         self._listeners: list[Callable[[bool], None]] = []
 
@@ -96,7 +102,12 @@ class SimTransport:
 
     def start(self, subscriptions: Sequence[str], on_message: Subscriber) -> None:
         """Subscribe; retained messages come first."""
-        self._filters, self._on_message = tuple(subscriptions), on_message
+        if self.filters != tuple(subscriptions):
+            wild = any("+" in item for item in subscriptions[:1])
+            own = [t for t in self._broker.routes if wild or f"/{self.name}/" in t]
+            for topic in own:
+                del self._broker.routes[topic]
+        self.filters, self._on_message = tuple(subscriptions), on_message
         for topic, payload in sorted(self._broker.retained.items()):
             if self.wants(topic):
                 self.inbox.append(Message(topic=topic, payload=payload, retained=True))
@@ -128,7 +139,7 @@ class SimTransport:
 
     def wants(self, topic: str) -> bool:
         """Whether a subscription matches."""
-        return any(_matches(pattern, topic) for pattern in self._filters)
+        return any(_matches(pattern, topic) for pattern in self.filters)
 
     def deliver(self, chaos: Chaos | None) -> int:
         """Hand the queued messages to the subscriber."""

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import random
+import shutil
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +30,7 @@ from edgekit.select import variant_table
 from edgekit.topics import service_subscriptions
 from edgekit_fleet.context import Fleet, open_fleet
 from edgekit_fleet.db.tables import DeviceRow, ProbeSetRow, ReleaseRow, SlotRow
-from edgekit_fleet.home import create_home
+from edgekit_fleet.home import Home, create_home
 from edgekit_fleet.rollout.reducers import Arrived, read_message
 from edgekit_fleet.rollout_orders import StartOrder, start
 from edgekit_fleet.rollout_view import full
@@ -88,6 +92,17 @@ def sim_manifest(version: str, hardware: tuple[str, ...] = HARDWARE, name: str =
     )
 
 
+@cache
+def _template() -> Path:
+    """A home with keys and tables, made once."""
+    folder = Path(tempfile.mkdtemp(prefix="edgekit-sim-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    home = create_home(folder / "home", tenant="acme")
+    make_keys(home.keys)
+    open_fleet(home).database.close()
+    return home.path
+
+
 @dataclass
 class SimFleet:
     """`advance` lets virtual time pass; everything is deterministic for a seed."""
@@ -101,9 +116,8 @@ class SimFleet:
     def __post_init__(self) -> None:
         self.random = random.Random(self.seed)
         self.broker = SimBroker()
-        home = create_home(self.folder / "home", tenant="acme")
-        make_keys(home.keys)
-        self.home = home
+        self.home = Home(path=self.folder / "home")
+        shutil.copytree(_template(), self.home.path)
         self.start_service()
 
     # -- the service -------------------------------------------------------------------------

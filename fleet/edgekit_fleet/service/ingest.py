@@ -16,6 +16,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import select
+from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.orm import Session
 
 from edgekit.documents import (
@@ -31,7 +33,7 @@ from edgekit.documents import (
 from edgekit.errors import StorageError
 from edgekit.topics import device_topic
 from edgekit_fleet.context import Fleet
-from edgekit_fleet.db.rollouts import EventRow, MemberRow
+from edgekit_fleet.db.rollouts import EventRow, MemberRow, ReceivedRow
 from edgekit_fleet.db.tables import DeviceRow
 from edgekit_fleet.devices import record_facts, record_presence, record_reported, record_seen
 from edgekit_fleet.rollout.reducers import Arrived, Dropped, Received, newer_presence, read_message
@@ -132,7 +134,7 @@ class Ingest:
         now = self._fleet.clock.now()
         with self._fleet.database.write() as session:
             outcome = _Outcome()
-            known = _known_devices(session, {item.device for item in batch})
+            known = _preload(session, batch)
             telemetry: list[tuple[str, Window | ProbeReport]] = []
             for item in batch:
                 if item.device not in known:
@@ -174,8 +176,15 @@ class _Outcome:
         self.changed: set[str] = set()
 
 
-def _known_devices(session: Session, devices: set[str]) -> set[str]:
-    return set(session.scalars(select(DeviceRow.id).where(DeviceRow.id.in_(devices))))
+def _preload(session: Session, batch: Sequence[Arrived]) -> Mapping[str, DeviceRow]:
+    """The devices of a batch that are enrolled; they, their members and what was received are read at
+    once, so that the look-ups that follow cost no query each."""
+    names = {item.device for item in batch}
+    devices = session.scalars(select(DeviceRow).where(DeviceRow.id.in_(names))).all()
+    kept: list[object] = [*session.scalars(select(MemberRow).where(MemberRow.device.in_(names)))]
+    kept += session.scalars(select(ReceivedRow).where(ReceivedRow.device.in_(names)))
+    session.info["preloaded"] = kept  # the identity map refers weakly
+    return {row.id: row for row in devices}
 
 
 def _reduce(session: Session, item: Arrived, outcome: _Outcome, now: float) -> None:
@@ -205,7 +214,8 @@ def _presence(session: Session, device: str, presence: Presence, now: float) -> 
         return False
     record_presence(session, device, presence, now=now)
     if presence.state == "online":
-        for member in session.scalars(select(MemberRow).where(MemberRow.device == device, MemberRow.gen > 0)):
+        members = select(MemberRow).where(MemberRow.device == device, MemberRow.gen > 0)
+        for member in session.scalars(members):
             if back := came_online(member_of(member), now):
                 keep_member(session, member, back, now=now)
                 touch(get_rollout(session, member.rollout), now)
@@ -243,21 +253,18 @@ def _wrong_model(session: Session, row: MemberRow, reported: Reported, going_bac
 
 
 def _event(session: Session, device: str, event: Event, now: float) -> bool:
-    if session.get(EventRow, (device, event.boot_id, event.seq)) is not None:
-        return False
     reason: dict[str, Any] | None = event.reason.to_dict() if event.reason else None
-    session.add(
-        EventRow(
-            device=device,
-            boot_id=event.boot_id,
-            seq=event.seq,
-            at=event.at,
-            received=now,
-            deployment=event.deployment[:80],
-            slot=event.slot[:64],
-            step=event.step.value,
-            reason=reason,
-        )
-    )
-    session.flush()
-    return True
+    values = {
+        "device": device,
+        "boot_id": event.boot_id[:64],
+        "seq": event.seq,
+        "at": event.at,
+        "received": now,
+        "deployment": event.deployment[:80],
+        "slot": event.slot[:64],
+        "step": event.step.value,
+        "reason": reason,
+    }
+    insert = sqlite_insert if session.get_bind().dialect.name == "sqlite" else postgresql_insert
+    done = session.execute(insert(EventRow).values(values).on_conflict_do_nothing().returning(EventRow.seq))
+    return done.first() is not None

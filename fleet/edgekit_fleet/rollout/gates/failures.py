@@ -4,7 +4,8 @@ The device is the unit. Counted are notified devices that have finished (see
 `edgekit_fleet.rollout.counting`): one that reverted, failed, was rejected or timed out is a failure,
 and so is one that serves with more than `error_share` model errors where its incumbent did not.
 A single hardware may fail the gate on its own (Bonferroni over the hardwares and the whole);
-passing is asked of the ring as a whole. Options: `error_share` (default 0.01).
+passing is asked of the ring as a whole. Failing is quicker than succeeding, so that the first to
+finish are not a fair sample: to FAIL, devices still on their way count as good. Options: `error_share` (default 0.01).
 """
 
 from __future__ import annotations
@@ -30,10 +31,12 @@ def judge_failures(spec: GateSpec, evidence: Evidence) -> GateResult:
     failures = {d.device: why for d in finished if (why := _failure(d, spec))}
     n, k = len(finished), len(failures)
     upper, lower = binomial_upper(k, n, spec.confidence), binomial_lower(k, n, spec.confidence)
-    p_fail, worst = _p_fail(finished, failures, spec.limit)
-    enough = n >= evidence.min_n
+    p_fail, worst = _p_fail(evidence.canaries(), failures, spec.limit)
+    pending = len(evidence.canaries()) - n
+    enough = n >= evidence.min_n and not pending
     verdict = verdict_of(upper=upper, limit=spec.limit, p_fail=p_fail, alpha=spec.alpha, enough=enough)
-    wanting = "" if enough else f", min_n {evidence.min_n}"
+    wanting = f", min_n {evidence.min_n}" if n < evidence.min_n else ""
+    wanting += f", {pending} on their way" if pending else ""
     place = f", worst {worst}" if worst else ""
     return GateResult(
         gate=spec.label,
@@ -49,7 +52,7 @@ def judge_failures(spec: GateSpec, evidence: Evidence) -> GateResult:
         reason=f"n={n}, {k} failed, bound {percent(upper)}, limit {percent(spec.limit)}{place}{wanting}",
         adverse=k / n > spec.limit,
         dry_run=spec.dry_run,
-        detail={"failed": k, "failures": dict(sorted(failures.items())[:50])},
+        detail={"failed": k, "pending": pending, "failures": dict(sorted(failures.items())[:50])},
     )
 
 
@@ -64,11 +67,11 @@ def _failure(device: DeviceEvidence, spec: GateSpec) -> str | None:
 
 
 def _p_fail(
-    finished: tuple[DeviceEvidence, ...], failures: dict[str, str], limit: float
+    counted: tuple[DeviceEvidence, ...], failures: dict[str, str], limit: float
 ) -> tuple[float, str]:
     """p-value of "no more than `limit` fail anywhere", and the hardware it comes from (or "")."""
-    groups = strata(finished)
-    tests = {"": (len(failures), len(finished))}
+    groups = strata(counted)
+    tests = {"": (len(failures), len(counted))}
     if len(groups) > 1:
         tests |= {
             name: (sum(d.device in failures for d in members), len(members))
