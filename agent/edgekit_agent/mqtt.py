@@ -60,7 +60,7 @@ class _NoTls:
 
 
 if getattr(paho, "ssl", None) is None:
-    paho.ssl = _NoTls  # type: ignore[assignment]  # all that paho uses of it
+    vars(paho)["ssl"] = _NoTls
 
 
 class Link:

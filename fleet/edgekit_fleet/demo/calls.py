@@ -155,13 +155,12 @@ class Calls:
 
     def serving(self) -> Mapping[str, str]:
         """Device → release it says it serves."""
+        return {device: str(state.get("release", "")) for device, state in self.slots().items()}
+
+    def slots(self) -> Mapping[str, Mapping[str, Any]]:
+        """Device → what it says of its slot, empty where nothing runs."""
         listed = self.edgekit("device", "list", "--json").json()["devices"]
-        return {item["id"]: _release(item) for item in listed}
-
-
-def _release(device: Mapping[str, Any]) -> str:
-    slots = (device.get("reported") or {}).get("slots", {})
-    return str(slots.get(SLOT, {}).get("release", ""))
+        return {item["id"]: (item["reported"] or {}).get("slots", {}).get(SLOT, {}) for item in listed}
 
 
 def wait_child(child: Child, seconds: float) -> None:

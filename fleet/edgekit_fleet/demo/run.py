@@ -250,29 +250,13 @@ class Demo:
     def _close(self) -> None:
         assert self._traffic is not None
         self._traffic.stop()
-        answers = self._traffic.answers()
-        self.result.devices = [self._device_row(device, answers) for device in self._devices]
+        answers, states = self._traffic.answers(), self._calls.slots()
+        self.result.devices = [
+            _device_row(device, states.get(device.id, {}), answers) for device in self._devices
+        ]
         self._story.act("All of it")
         self._story.devices([_printed(row) for row in self.result.devices])
         self._story.timings(self.result.timings)
-
-    def _device_row(self, device: Device, answers: Sequence[Answer]) -> dict[str, Any]:
-        own = tally(answer for answer in answers if answer.device == device.id)
-        shown = self._calls.edgekit("device", "show", device.id, "--json").json()
-        state = (shown.get("reported") or {}).get("slots", {}).get(SLOT, {})
-        accuracy = own.accuracy(V1)
-        return {
-            "device": device.id,
-            "hardware": device.hardware,
-            "variant": state.get("variant", ""),
-            "backend": " ".join(filter(None, (state.get("runtime"), state.get("backend")))),
-            "requests": own.sent,
-            "dropped": own.dropped,
-            "accuracy_v1": None if accuracy is None else round(accuracy, 4),
-            "answers": dict(own.per_release),
-            "p50_ms": own.p50,
-            "p99_ms": own.p99,
-        }
 
 
 def act_of(
@@ -310,18 +294,34 @@ def act_of(
     )
 
 
+def _device_row(device: Device, state: Mapping[str, Any], answers: Sequence[Answer]) -> dict[str, Any]:
+    own = tally(answer for answer in answers if answer.device == device.id)
+    accuracy = own.accuracy(V1)
+    return {
+        "device": device.id,
+        "hardware": device.hardware,
+        "variant": state.get("variant", ""),
+        "runtime": state.get("runtime", ""),
+        "backend": state.get("backend", ""),
+        "requests": own.sent,
+        "dropped": own.dropped,
+        "accuracy_v1": None if accuracy is None else round(accuracy, 4),
+        "answers": dict(own.per_release),
+        "p50_ms": own.p50,
+        "p99_ms": own.p99,
+    }
+
+
 def _printed(row: Mapping[str, Any]) -> list[str]:
     accuracy = row["accuracy_v1"]
     return [
         row["device"],
-        row["hardware"],
         row["variant"],
-        row["backend"],
+        row["runtime"],
         str(row["requests"]),
         str(row["dropped"]),
         "–" if accuracy is None else f"{accuracy:.1%}",
-        f"{row['p50_ms']:.1f} ms",
-        f"{row['p99_ms']:.1f} ms",
+        f"{row['p99_ms']:.0f} ms",
     ]
 
 

@@ -67,20 +67,10 @@ class Story:
     def devices(self, rows: Sequence[Sequence[str]]) -> None:
         """The final table."""
         table = Table(title="What every device did", title_justify="left")
-        for name in (
-            "device",
-            "hardware",
-            "variant",
-            "runs on",
-            "requests",
-            "dropped",
-            "right with v1",
-            "p50",
-            "p99",
-        ):
-            table.add_column(
-                name, justify="right" if name in ("requests", "dropped", "p50", "p99") else "left"
-            )
+        for name in ("device", "variant", "runtime"):
+            table.add_column(name, no_wrap=True)
+        for name in ("requests", "dropped", "right (v1)", "p99"):
+            table.add_column(name, justify="right", no_wrap=True)
         for row in rows:
             table.add_row(*map(escape, row))
         self._console.print(table)
