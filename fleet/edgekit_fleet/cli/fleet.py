@@ -87,7 +87,13 @@ def serve(home: Path, host: str, port: int, broker: str | None, verbose: bool) -
 @home_option
 @click.option("--print-config", is_flag=True, help="Print mosquitto.conf and the ACL, start nothing.")
 @click.option("--password", "user", metavar="USER", help="Print the password of a configured producer.")
-@click.option("--broker", "kind", type=click.Choice(["auto", "mosquitto", "fallback"]), default="auto")
+@click.option(
+    "--broker",
+    "kind",
+    type=click.Choice(["auto", "mosquitto", "fallback"]),
+    default="auto",
+    help="Which broker; auto takes Mosquitto where it is installed.",
+)
 def broker(home: Path, print_config: bool, user: str | None, kind: str) -> None:
     """Write the broker's configuration, credentials and ACL; run the broker alone until Ctrl-C."""
     from edgekit_fleet.cli.broker import print_configuration, print_password, run_broker
