@@ -40,6 +40,25 @@ def arguments_of(parser: argparse.ArgumentParser) -> Iterator[tuple[str, argpars
                 yield from arguments_of(child)
 
 
+def helps_of(parser: argparse.ArgumentParser) -> dict[str, str]:
+    """The one-line help of each sub-command, by full name."""
+    found = {}
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for choice in action._choices_actions:
+                found[f"{parser.prog} {choice.dest}"] = str(choice.help)
+    return found
+
+
+def agent_options(parser: argparse.ArgumentParser) -> Iterator[tuple[str, str]]:
+    """Name and meaning of each option; not argparse's own layout, which differs between Pythons."""
+    for action in parser._actions:
+        if action.option_strings and not isinstance(action, argparse._HelpAction):
+            value = "" if action.nargs == 0 else f" {action.metavar or action.dest.upper()}"
+            needed = " [required]" if action.required else ""
+            yield f"{action.option_strings[-1]}{value}", f"{action.help or ''}{needed}"
+
+
 def usage(page: Page) -> str:
     """The usage line of a command, on one line."""
     pieces = " ".join(page.command.collect_usage_pieces(page.context))
@@ -54,10 +73,10 @@ def prose(text: str | None) -> str:
 
 def options(page: Page) -> Iterator[str]:
     """Table rows for the options of a command."""
-    for parameter in page.command.get_params(page.context):
+    for parameter in page.command.params:
         record = parameter.get_help_record(page.context)
-        if record and parameter.name != "help":
-            left, right = (part.replace("|", "\\|") for part in record)
+        if record and record[1]:
+            left, right = (" ".join(part.split()).replace("|", "\\|") for part in record)
             yield f"| `{left}` | {right} |"
 
 
@@ -76,7 +95,10 @@ def reference(root: click.Command, agent: argparse.ArgumentParser) -> str:
             lines += ["", "| option | meaning |", "| --- | --- |", *rows]
     for name, parser in arguments_of(agent):
         depth = "##" if name == agent.prog else "###"
-        lines += ["", f"{depth} {name}", "", "```text", parser.format_help().rstrip(), "```"]
+        lines += ["", f"{depth} {name}", "", parser.description or helps_of(agent).get(name, "")]
+        rows = [f"| `{left}` | {right} |" for left, right in agent_options(parser)]
+        if rows:
+            lines += ["", "| option | meaning |", "| --- | --- |", *rows]
     return "\n".join(lines) + "\n"
 
 
@@ -88,3 +110,11 @@ def undocumented(root: click.Command) -> Iterator[str]:
         for parameter in page.command.params:
             if isinstance(parameter, click.Option) and not parameter.help and not parameter.hidden:
                 yield f"{page.name} {parameter.opts[0]}"
+
+
+def undocumented_by_agent(agent: argparse.ArgumentParser) -> Iterator[str]:
+    """Sub-commands and options of the agent without help."""
+    for name, parser in arguments_of(agent):
+        if name != agent.prog and not helps_of(agent).get(name):
+            yield name
+        yield from (f"{name} {option}" for option, meaning in agent_options(parser) if not meaning)

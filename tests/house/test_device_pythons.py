@@ -47,7 +47,18 @@ def test_core_and_agent_pass_their_tests_without_source_and_other_parts(python: 
         shutil.copy(ROOT / name, stage / name)
     skipped = [f"--deselect={name}" for name in IN_A_CHECKOUT_ONLY]
     done = subprocess.run(
-        [fresh, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not e2e and not slow", "tests", *skipped],
+        [
+            fresh,
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            "-m",
+            "not e2e and not slow",
+            "tests",
+            *skipped,
+        ],
         cwd=stage,
         capture_output=True,
         text=True,

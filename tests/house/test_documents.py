@@ -13,6 +13,7 @@ import pytest
 
 from edgekit.cli.main import cli
 from edgekit.cli.registry import DISTRIBUTION, SHORT_HELP
+from edgekit_agent.cli import build_parser
 from tools import cli_reference, docs, figures
 
 ROOT = docs.ROOT
@@ -53,8 +54,6 @@ def test_the_readme_shows_commands() -> None:
 def test_a_command_in_a_document_exists_with_its_options(line: str) -> None:
     program, *words = shlex.split(line.partition(" | ")[0])
     if program == "edgekit-agent":
-        from edgekit_agent.cli import build_parser
-
         if "--help" not in words:
             build_parser().parse_args(words)
         else:
@@ -71,6 +70,7 @@ def test_a_command_in_a_document_exists_with_its_options(line: str) -> None:
 
 def test_every_command_and_option_has_help() -> None:
     assert list(cli_reference.undocumented(cli)) == []
+    assert list(cli_reference.undocumented_by_agent(build_parser())) == []
 
 
 def test_the_short_helps_name_every_command_there_is() -> None:
