@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from edgekit.errors import EdgekitError
-from edgekit_agent.config import home_folder, load_config, load_identity
+from edgekit_agent import lean
 from edgekit_agent.errors import ConfigError
 
 _EPILOG = "exit codes: 0 done, 1 failed, 2 wrong call or configuration, 3 refused, 4 timed out"
@@ -62,6 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _enrol(arguments: argparse.Namespace) -> int:
+    from edgekit_agent.config import home_folder
     from edgekit_agent.enrol import enrol
 
     answer = enrol(
@@ -82,6 +83,9 @@ def _enrol(arguments: argparse.Namespace) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    lean.without_tls()
+    from edgekit_agent.config import home_folder, load_config, load_identity
+
     home = home_folder(arguments.home)
     config, identity = load_config(home.config), load_identity(home)
     if "batch" in config.modes:
@@ -90,16 +94,15 @@ def _run(arguments: argparse.Namespace) -> int:
         for result in run_batches(home, config):
             print(json.dumps({"slot": result.slot, **result.facts}, sort_keys=True))
         return 0
-    if identity.url.startswith("http:"):
-        from edgekit_agent.lean import without_tls
-
-        without_tls()
+    if not identity.url.startswith("http:"):
+        lean.with_tls()
     from edgekit_agent.supervisor import serve
 
     return serve(home, config, identity, verbose=arguments.verbose)
 
 
 def _status(arguments: argparse.Namespace) -> int:
+    from edgekit_agent.config import home_folder
     from edgekit_agent.state import status
 
     facts = status(home_folder(arguments.home))

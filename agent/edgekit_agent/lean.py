@@ -21,11 +21,16 @@ def without_tls() -> None:
         sys.modules.setdefault(name, None)  # type: ignore[arg-type]  # None marks a module as absent
 
 
-def settle() -> None:
-    """After start-up: lift the marks, drop garbage, return free memory to the system."""
+def with_tls() -> None:
+    """Lift the marks: what is imported from now on finds everything."""
     for name in _SPARED:
         if name in sys.modules and sys.modules[name] is None:
             del sys.modules[name]
+
+
+def settle() -> None:
+    """After start-up: lift the marks, drop garbage, return free memory to the system."""
+    with_tls()
     trim()
 
 
@@ -37,4 +42,4 @@ def trim() -> None:
     give_back()
 
 
-__all__ = ["settle", "trim", "without_tls"]
+__all__ = ["settle", "trim", "with_tls", "without_tls"]
