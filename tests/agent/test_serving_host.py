@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import itertools
 import threading
 import time
@@ -85,7 +84,7 @@ def test_thousands_of_requests_during_a_hundred_swaps_none_fails(host: ModelHost
     windows = host.collect()
     assert failures == []
     assert next(done) > 2000
-    assert slowest[0] < 2.0
+    assert slowest[0] < 5.0
     assert sum(window.requests for window in windows) <= next(done)
     assert not any(window.errors for window in windows)
 
@@ -151,7 +150,6 @@ def test_a_swap_frees_the_old_models_memory(host: ModelHost, tmp_path: Path) -> 
     old = weakref.ref(serve(host, tmp_path / "1").session)
     serve(host, tmp_path / "2", version="2")
     host.commit(SLOT)
-    gc.collect()
     assert old() is None
 
 

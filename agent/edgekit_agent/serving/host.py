@@ -10,7 +10,6 @@ first variant.
 
 from __future__ import annotations
 
-import gc
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -20,7 +19,7 @@ from edgekit.errors import EdgekitError, RefusedError, UnavailableError
 from edgekit.ports import Arrays, Clock, Runtime, Session
 from edgekit_agent.errors import BusyError, ModelError, RequestError, UnknownModelError
 from edgekit_agent.installed import Installed
-from edgekit_agent.serving.memory import give_back
+from edgekit_agent.serving.memory import give_back, trim
 from edgekit_agent.serving.values import Prediction, Result
 from edgekit_agent.windows import (
     CLIENT,
@@ -203,6 +202,7 @@ class ModelHost:
         pipeline = Pipeline(installed.manifest, installed.variant, session)
         warm_up(session, installed.variant.id)
         name = f"{runtime.name} {runtime.version() or ''}".strip()
+        give_back()
         counters = Counters(
             installed,
             reference=installed.manifest.reference,
@@ -421,8 +421,7 @@ class ModelHost:
             state = self._slots.get(candidate.installed.slot)
             if state is not None:
                 self._retire(state, candidate)
-        gc.collect()
-        give_back()
+        trim()
 
     def _retire(self, state: _Slot, candidate: Candidate) -> None:
         window = candidate.counters.cut({})
