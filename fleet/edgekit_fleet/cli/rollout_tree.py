@@ -143,7 +143,9 @@ def _ring_changes(before: Json | None, ring: Json) -> Iterator[str]:
         ):
             reason = f" ({member['reason']['text']})" if member["reason"] else ""
             yield f"  {member['device']}: {step}{reason}"
-    verdicts = {gate["gate"]: gate["verdict"] for gate in known["gates"]}
+    if ring["look"] != "final" and not any(gate["verdict"] == "fail" for gate in ring["gates"]):
+        return  # what an early look says changes every second
+    told = {(gate["gate"], gate["verdict"], known.get("look")) for gate in known["gates"]}
     for gate in ring["gates"]:
-        if gate["verdict"] != verdicts.get(gate["gate"]):
+        if (gate["gate"], gate["verdict"], ring["look"]) not in told:
             yield f"  gate {gate['gate']}: {gate['why']}"

@@ -5,7 +5,8 @@ The device is the unit. Counted are notified devices that have finished (see
 and so is one that serves with more than `error_share` model errors where its incumbent did not.
 A single hardware may fail the gate on its own (Bonferroni over the hardwares and the whole);
 passing is asked of the ring as a whole. Failing is quicker than succeeding, so that the first to
-finish are not a fair sample: to FAIL, devices still on their way count as good. Options: `error_share` (default 0.01).
+finish are not a fair sample: to FAIL, devices still on their way count as good.
+Options: `error_share` (default 0.01).
 """
 
 from __future__ import annotations
