@@ -24,7 +24,7 @@ from edgekit.errors import DocumentError, UsageError
 from edgekit.profile import match_profiles
 from edgekit.topics import check_word
 from edgekit_fleet import audit
-from edgekit_fleet.broker.credentials import derive_password, hash_password, home_secret
+from edgekit_fleet.broker.credentials import check_password, derive_password, hash_password, home_secret
 from edgekit_fleet.context import Fleet
 from edgekit_fleet.db.tables import DeviceRow, TokenRow
 from edgekit_fleet.devices import ENROLLED
@@ -123,7 +123,7 @@ def enrol(fleet: Fleet, request: EnrolRequest, *, url: str) -> EnrolAnswer:
         ).first()
         device = _device_for(fleet, session, token, request)
         password = derive_password(key, "device", device.id, device.public_key)
-        if not device.password:
+        if not check_password(password, device.password):
             device.password = hash_password(password)
         row_id, hardware = device.id, device.hardware
     fleet.broker.admit(lambda: password_hashes(fleet))
