@@ -70,10 +70,11 @@ class Device:
 
 @dataclass(kw_only=True)
 class Calls:
-    """The command lines, all against one fleet home."""
+    """The command lines, all against one fleet home, through the service once its `url` is known."""
 
     children: Children
     folder: Path
+    url: str = ""
 
     @property
     def home(self) -> Path:
@@ -83,9 +84,9 @@ class Calls:
     def edgekit(
         self, *words: str | Path, seconds: float = _STEP, expect: Sequence[int] | None = (0,)
     ) -> Done:
-        """Run ``edgekit …``; the fleet home is named by the environment, as a user may."""
+        """Run ``edgekit …``; fleet home and service are named by the environment, as a user may."""
         command = (*program("edgekit", "edgekit"), *words)
-        environment = {"EDGEKIT_HOME": str(self.home)}
+        environment = {"EDGEKIT_HOME": str(self.home)} | ({"EDGEKIT_URL": self.url} if self.url else {})
         return self.children.run(command, seconds=seconds, expect=expect, environment=environment)
 
     def train(self, script: Path, out: Path, *, version: str, inverted: bool, epochs: int) -> Child:

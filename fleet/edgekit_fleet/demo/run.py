@@ -174,7 +174,7 @@ class Demo:
         self._calls.publish(self._folder / "v2" / "package", V2)
         story.say(f"{V1} and {V2} are signed; v2 looks as good as v1 to every check its author has")
         child = self._calls.serve(self._options.broker)
-        self.result.url = wait_service(self._calls.home, child, 30)
+        self.result.url = self._calls.url = wait_service(self._calls.home, child, 60)
         self._calls.edgekit("slot", "create", SLOT, "--contract", self._folder / "v1" / "model.toml")
         self._calls.probes(self._folder / "v1" / "probes.npz", policy="enforce", min_accuracy=MIN_ACCURACY)
         story.say(

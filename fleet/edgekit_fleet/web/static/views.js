@@ -64,7 +64,7 @@ function ringCard(ring, now) {
   const share = (count) => `width:${ring.members ? (100 * count) / ring.members : 0}%`;
   const bar = h("div", { class: "bar", "aria-hidden": "true" }, h("i", { class: "g", "data-width": share(ring.good) }), h("i", { class: "b", "data-width": share(ring.bad) }));
   const left = ring.soak_until && !ring.closed && ring.soak_until > now ? `soaks ${duration(ring.soak_until - now)} more` : "";
-  const took = ring.closed ? `took ${duration(ring.closed - ring.opened)}` : ring.opened ? `since ${clockTime(ring.opened)}` : "not opened";
+  const took = ring.closed && ring.opened ? `took ${duration(ring.closed - ring.opened)}` : ring.opened ? `since ${clockTime(ring.opened)}` : "not opened";
   const live = ring.opened && !ring.closed;
   return h(
     "li", { class: live ? "ring now" : "ring" },
@@ -122,11 +122,11 @@ export function fleet(store, selected) {
   if (!devices.length) return [title, h("p", { class: "empty" }, "No device is enrolled. Make a token with edgekit device token.")];
   const rows = [...new Set(devices.map((device) => device.hardware))].sort();
   const current = store.rolloutsInOrder()[0];
+  const ringOf = (device) => (current && device.rollout === current.id ? device.ring : current ? "not reached" : "no rollout");
   const named = current ? current.rings.map((ring) => ring.name) : [];
-  const columns = [...named, ...new Set(devices.map((device) => device.ring ?? "no ring").filter((ring) => !named.includes(ring)))];
-  const used = columns.filter((ring) => devices.some((device) => (device.ring ?? "no ring") === ring));
+  const used = [...named, "not reached", "no rollout"].filter((ring) => devices.some((device) => ringOf(device) === ring));
   const body = rows.map((hardware) =>
-    h("tr", {}, h("th", { scope: "row" }, hardware), used.map((ring) => h("td", {}, h("div", { class: "cells" }, devices.filter((d) => d.hardware === hardware && (d.ring ?? "no ring") === ring).map((d) => cell(d, selected)))))),
+    h("tr", {}, h("th", { scope: "row" }, hardware), used.map((ring) => h("td", {}, h("div", { class: "cells" }, devices.filter((d) => d.hardware === hardware && ringOf(d) === ring).map((d) => cell(d, selected)))))),
   );
   const legend = Object.entries(WORDS).map(([status, text]) => h("span", {}, h("i", { class: `cell swatch ${status}`, "aria-hidden": "true" }), `${SIGNS[status]} ${text} (${devices.filter((d) => d.status === status).length})`));
   return [
@@ -188,7 +188,7 @@ export function detail(store, selected) {
       h("dt", {}, "Hardware"), h("dd", {}, `${device.hardware}${device.machine ? `, ${device.machine}` : ""}`),
       h("dt", {}, "Runtimes"), h("dd", {}, runtimes || "–"),
       own ? [h("dt", {}, "Labels"), h("dd", {}, own)] : null,
-      h("dt", {}, "Ring"), h("dd", {}, device.ring ?? "none"),
+      h("dt", {}, "Ring"), h("dd", {}, device.ring ? `${device.ring} of rollout ${device.rollout}` : "none yet"),
       h("dt", {}, "Agent"), h("dd", {}, device.agent || "–"),
       device.seen ? [h("dt", {}, "Last heard"), h("dd", {}, clockTime(device.seen))] : null,
     ),
