@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from edgekit_converters.engine.pool import Limits, Pool
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 HOST_PROFILES = ("x86-64-litert", "x86-64-onnx")
@@ -38,6 +40,13 @@ def edgekit(*arguments: object, cache: Path, check: Sequence[int] = (0,)) -> Run
 def profile_options(*names: str) -> list[str]:
     """``--profile`` for each name."""
     return [part for name in names for part in ("--profile", name)]
+
+
+@pytest.fixture(scope="session")
+def workers() -> Iterator[Pool]:
+    """Warm worker processes for the session: importing TensorFlow takes longer than most conversions."""
+    with Pool(Limits()) as found:
+        yield found
 
 
 @pytest.fixture(scope="session")

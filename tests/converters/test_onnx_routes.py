@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,13 +12,14 @@ import onnx
 import pytest
 
 from edgekit.package import Tensor
-from edgekit_converters.engine.pool import Limits, Pool
+from edgekit_converters.engine.convert import convert
+from edgekit_converters.engine.pool import Pool
+from edgekit_converters.engine.request import Request
 from edgekit_converters.errors import Refusal
 from edgekit_converters.npz import load_arrays, save_arrays
 from edgekit_converters.source import recognise
 from edgekit_converters.targets.onnx.runner import OnnxSession
 from edgekit_converters.values import Job, Signature
-from tests.converters.conftest import edgekit
 from tests.converters.graphs import Array, GraphBuilder, save, small_cnn
 from tests.converters.mil_evaluator import evaluate
 
@@ -87,10 +87,9 @@ def batch_norm(g: GraphBuilder) -> tuple[str, list[int]]:
 GRAPHS: list[Callable[[GraphBuilder], tuple[str, list[int]]]] = [cnn, layouts, reductions, batch_norm]
 
 
-@pytest.fixture(scope="module")
-def pool() -> Iterator[Pool]:
-    with Pool(Limits()) as found:
-        yield found
+@pytest.fixture
+def pool(workers: Pool) -> Pool:
+    return workers
 
 
 def make_job(pool: Pool, model: onnx.ModelProto, folder: Path, target: str, precision: str = "fp32") -> Job:
@@ -174,21 +173,22 @@ def test_an_attribute_that_is_not_understood_is_refused_not_ignored(
     assert caught.value.code == "unsupported_attribute"
 
 
-def test_one_failing_target_never_stops_the_others(cache: Path, tmp_path: Path) -> None:
+def test_one_failing_target_never_stops_the_others(pool: Pool, cache: Path, tmp_path: Path) -> None:
     g = GraphBuilder((3, 8, 8))
-    model = save(g.model(g.op("Erf", "x"), [3, 8, 8]), tmp_path / "erf.onnx")
-    profiles = ("--profile", "x86-64-litert", "--profile", "x86-64-onnx", "--profile", "iphone-15")
-    options = ("--precision", "fp32", "--out", tmp_path / "out", "--json")
-    result = json.loads(edgekit("convert", model, *profiles, *options, cache=cache, check=(3,)).out)
-    assert [item["id"] for item in result["variants"]] == ["x86-64-onnx-onnx-fp32"]
-    assert {item["reason_code"] for item in result["refused"]} == {"unsupported_op"}
-    assert {item["id"] for item in result["refused"]} == {
-        "x86-64-litert-tflite-fp32",
-        "iphone-15-coreml-fp32",
-    }
+    request = Request(
+        source=save(g.model(g.op("Erf", "x"), [3, 8, 8]), tmp_path / "erf.onnx"),
+        profiles=("x86-64-litert", "x86-64-onnx", "iphone-15"),
+        precisions=("fp32",),
+        out=tmp_path / "out",
+        cache=cache,
+    )
+    manifest = convert(request, pool=pool).manifest
+    assert [item.id for item in manifest.variants] == ["x86-64-onnx-onnx-fp32"]
+    assert {item.reason_code for item in manifest.refused} == {"unsupported_op"}
+    assert {item.id for item in manifest.refused} == {"x86-64-litert-tflite-fp32", "iphone-15-coreml-fp32"}
 
 
-def test_an_onnx_cnn_becomes_int8_everywhere(cache: Path, tmp_path: Path) -> None:
+def test_an_onnx_cnn_becomes_int8_everywhere(pool: Pool, cache: Path, tmp_path: Path) -> None:
     pytest.importorskip("tensorflow", reason="this route needs the extra [tf]")
     model = save(small_cnn(), tmp_path / "cnn.onnx")
     random = np.random.default_rng(2).random((200, 3, 8, 8), np.float32)
@@ -197,11 +197,14 @@ def test_an_onnx_cnn_becomes_int8_everywhere(cache: Path, tmp_path: Path) -> Non
     np.savez(tmp_path / "cal.npz", x=random[:100])
     np.savez(tmp_path / "val.npz", x=random[100:], labels=labels[100:])
     (tmp_path / "model.toml").write_text('[[metrics]]\nname = "top1"\ntolerance = 0.05\n')
-    profiles = ("--profile", "x86-64-litert", "--profile", "x86-64-onnx")
-    data = ("--calibration", tmp_path / "cal.npz", "--validation", tmp_path / "val.npz")
-    options = ("--precision", "int8", "--out", tmp_path / "out", "--json")
-    result = json.loads(edgekit("convert", model, *profiles, *data, *options, cache=cache).out)
-    assert {item["target"]: item["verification"]["verdict"] for item in result["variants"]} == {
-        "tflite": "pass",
-        "onnx": "pass",
-    }
+    request = Request(
+        source=model,
+        profiles=("x86-64-litert", "x86-64-onnx"),
+        precisions=("int8",),
+        calibration=tmp_path / "cal.npz",
+        validation=tmp_path / "val.npz",
+        out=tmp_path / "out",
+        cache=cache,
+    )
+    variants = convert(request, pool=pool).manifest.variants
+    assert {item.target: item.verification.verdict for item in variants} == {"tflite": "pass", "onnx": "pass"}

@@ -6,9 +6,9 @@ import tempfile
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 
-from edgekit.contract import Contract
 from edgekit.errors import EdgekitError, SourceError
 from edgekit.package import Refusal
 from edgekit.profile import load_profile
@@ -25,11 +25,16 @@ from edgekit_converters.targets import known_targets
 Outcome = Checked | Refusal
 
 
-def convert(request: Request, progress: Progress | None = None) -> Result:
+def convert(request: Request, progress: Progress | None = None, pool: Pool | None = None) -> Result:
     """Compile one source into the variants asked for, and write the package folder ``request.out``.
 
     One failing variant never stops the others: it becomes an entry of ``manifest.refused``. The
     package appears whole or not at all; an older package in its place is replaced only then.
+
+    Args:
+        request: what to do.
+        progress: is told of the steps.
+        pool: warm workers to use, left running; by default own ones, ended with the conversion.
 
     Raises:
         UsageError: the source, contract, data, profiles or options are wrong; nothing was written.
@@ -49,25 +54,22 @@ def convert(request: Request, progress: Progress | None = None) -> Result:
         has_calibration=bool(request.calibration or contract.data.calibration),
     )
     try:
-        return _run(request, progress or Silent(), contract, plan, started)
+        with tempfile.TemporaryDirectory(prefix="edgekit-") as work:
+            with nullcontext(pool) if pool is not None else Pool(request.limits) as workers:
+                context = Context(
+                    request=request,
+                    pool=workers,
+                    cache=Cache(request.cache),
+                    work=Path(work),
+                    progress=progress or Silent(),
+                )
+                prepared = prepare(context, contract)
+                outcomes = _outcomes(context, prepared, plan)
+            return write_package(context, prepared, plan, outcomes, seconds=time.monotonic() - started)
     except OSError as error:
         raise storage_error(
             error, str(request.out), "conversion stopped", "look at the named file"
         ) from error
-
-
-def _run(request: Request, progress: Progress, contract: Contract, plan: Plan, started: float) -> Result:
-    with tempfile.TemporaryDirectory(prefix="edgekit-") as work, Pool(request.limits) as pool:
-        context = Context(
-            request=request,
-            pool=pool,
-            cache=Cache(request.cache),
-            work=Path(work),
-            progress=progress,
-        )
-        prepared = prepare(context, contract)
-        outcomes = _outcomes(context, prepared, plan)
-        return write_package(context, prepared, plan, outcomes, seconds=time.monotonic() - started)
 
 
 def _check_out(out: Path) -> None:

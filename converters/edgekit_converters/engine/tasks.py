@@ -12,7 +12,7 @@ from edgekit_converters.npz import load_arrays, save_arrays
 from edgekit_converters.values import Built, Job, Source
 
 Json = Mapping[str, Any]
-_SPREAD = 128
+_SPREAD = 64
 """Samples on which kernel sets and thread counts are compared."""
 
 _sources: dict[str, Any] = {}
