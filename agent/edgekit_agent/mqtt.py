@@ -120,6 +120,11 @@ class Link:
         """Number of this connection, counted over all boots."""
         return self._session
 
+    @property
+    def alive(self) -> bool:
+        """Whether the link's thread still runs; the supervisor starts a dead one again."""
+        return self._thread is not None and self._thread.is_alive()
+
     def start(self) -> None:
         """Connect in the background, for as long as it takes."""
         self._thread = threading.Thread(target=self._work, name="mqtt", daemon=True)
@@ -185,9 +190,10 @@ class Link:
             self._client.loop_forever(retry_first_connection=False)
         except (OSError, RuntimeError, ValueError, struct.error, MQTTException) as error:
             self._fail(f"the client library failed: {error!r}")
-        if self.connected:
-            self.connected = False
-            self._listener(False)
+        finally:
+            if self.connected:
+                self.connected = False
+                self._listener(False)
 
     def _fail(self, message: str) -> None:
         if message != self.last_error:

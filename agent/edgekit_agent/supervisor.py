@@ -309,8 +309,15 @@ class Supervisor:
             self._lifecycle.offer(answer.body)
 
     async def _health_loop(self) -> None:
+        """Note a start that was no crash; from then on see that the link's thread lives."""
         await asyncio.sleep(_HEALTHY_SECONDS)
         await asyncio.to_thread(boot.lived, self._journal)
+        while True:
+            await asyncio.sleep(_RESTART_SECONDS)
+            if not self._link.alive:
+                self.exceptions += 1
+                _LOG.error("the MQTT thread ended; it is started again")
+                self._link.start()
 
     def _write_live(self) -> None:
         refusal = self.reporter.last_refusal

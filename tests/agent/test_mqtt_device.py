@@ -91,6 +91,7 @@ def test_birth_profile_swap_inference_telemetry_and_farewell(
         other.acknowledge = True
         with agent(home):
             other.until(lambda: (other.latest("presence") or {}).get("state") == "online", "birth")
+            other.until(lambda: other.latest("profile") is not None, "profile")
             assert other.latest("profile")["profiles"] == [toy_model.PROFILE]
             other.publish("desired", service.envelope(service.wish(toy)))
             report = other.until_step("committed", gen=1)
@@ -257,3 +258,36 @@ def test_a_second_agent_in_the_same_home_is_refused(home: Path, broker: Mosquitt
         )
         assert second.returncode == 2
         assert "runs in this home already" in second.stderr
+
+
+@pytest.mark.e2e
+async def test_a_link_whose_thread_died_is_started_again(
+    tmp_path: Path, service: FakeService, broker: Mosquitto, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever a library raises on its own thread, the device does not stay silent for ever."""
+    import asyncio
+    import threading
+
+    from edgekit_agent import supervisor
+    from tests.agent.harness import running
+
+    monkeypatch.setattr(supervisor, "_HEALTHY_SECONDS", 0.05)
+    monkeypatch.setattr(supervisor, "_RESTART_SECONDS", 0.05)
+    monkeypatch.setattr(threading, "excepthook", lambda args: None)
+    service.mqtt_port = broker.port
+    async with running(tmp_path / "home", service) as agent:
+        link = agent.supervisor._link
+        await agent.until(lambda: link.connected, "it connects")
+        first = link.session
+
+        def broken(*_: Any) -> None:
+            raise AttributeError("a defect in the client library")
+
+        monkeypatch.setattr(link._client, "loop_forever", broken)
+        assert link._client._sock is not None
+        link._client._sock.shutdown(2)
+        await agent.until(lambda: agent.supervisor.exceptions > 0, "the death is noticed")
+        monkeypatch.undo()
+        await agent.until(lambda: link.connected and link.session > first, "and it connects again")
+        agent.supervisor.exceptions = 0
+        await asyncio.sleep(0)
