@@ -113,7 +113,7 @@ def _json(result: Result, out: Path) -> dict[str, Any]:
 
 
 def _print(result: Result, out: Path) -> None:
-    console = Console(width=None if sys.stdout.isatty() else 140)
+    console = Console(width=None if sys.stdout.isatty() else 170, highlight=False)
     manifest = result.manifest
     console.print(f"[bold]{manifest.ref}[/]  {manifest.digest[:19]}…  {result.measurements['seconds']} s")
     table = Table(box=None, pad_edge=False)

@@ -15,7 +15,7 @@ import pytest
 
 from edgekit.package import load_package
 from edgekit_converters.npz import load_arrays
-from edgekit_converters.targets.onnx.runner import OnnxSession
+from edgekit_converters.onnx_session import OnnxSession
 from tests.converters.conftest import edgekit
 from tests.converters.graphs import GraphBuilder, save, small_cnn
 

@@ -17,8 +17,8 @@ from edgekit_converters.engine.pool import Pool
 from edgekit_converters.engine.request import Request
 from edgekit_converters.errors import Refusal
 from edgekit_converters.npz import load_arrays, save_arrays
+from edgekit_converters.onnx_session import OnnxSession
 from edgekit_converters.source import recognise
-from edgekit_converters.targets.onnx.runner import OnnxSession
 from edgekit_converters.values import Job, Signature
 from tests.converters.graphs import Array, GraphBuilder, save, small_cnn
 from tests.converters.mil_evaluator import evaluate

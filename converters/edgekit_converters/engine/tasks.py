@@ -62,7 +62,7 @@ def canonicalise(raw: str, out: str, renames: Mapping[str, str], shapes: Mapping
 
 def run_hub(hub: str, data: str, out: str) -> Json:
     """Run the hub in onnxruntime."""
-    from edgekit_converters.targets.onnx.runner import OnnxSession
+    from edgekit_converters.onnx_session import OnnxSession
 
     inputs = load_arrays(Path(data))
     save_arrays(Path(out), OnnxSession(Path(hub), threads=2).run(inputs))

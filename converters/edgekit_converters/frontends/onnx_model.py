@@ -45,7 +45,7 @@ class OnnxModel:
 
     def run(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """See `Loaded.run`."""
-        from edgekit_converters.targets.onnx.runner import OnnxSession
+        from edgekit_converters.onnx_session import OnnxSession
 
         if self._session is None:
             self._session = OnnxSession(self._path, threads=2)

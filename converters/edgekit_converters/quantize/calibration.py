@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 
 from edgekit_converters.npz import load_arrays, save_arrays
-from edgekit_converters.targets.onnx.runner import OnnxSession
+from edgekit_converters.onnx_session import OnnxSession
 
 BINS = 2048
 _STEP = 32

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from edgekit_converters.targets.onnx.runner import OnnxSession
+from edgekit_converters.onnx_session import OnnxSession
 
 
 class TargetSession:

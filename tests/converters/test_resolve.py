@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from edgekit.contract import Contract, InputSpec, OutputSpec
+from edgekit.errors import ContractError
+from edgekit.package import Tensor
+from edgekit_converters.resolve import resolve, with_labels
+from edgekit_converters.values import Signature, Source
+
+SOURCE = Source(path="/models/my model.keras", kind="keras", digest="ab" * 32, bytes=1)
+MODEL = Signature(
+    inputs=(Tensor(name="keras_tensor_1", dtype="float32", shape=(-1, 8, 8, 1)),),
+    outputs=(Tensor(name="dense", dtype="float32", shape=(-1, 10)),),
+    activation="softmax",
+)
+
+
+def test_without_a_contract_everything_is_inferred() -> None:
+    found = resolve(Contract(), MODEL, SOURCE, where="model.toml")
+    assert (found.contract.name, found.contract.version) == ("my-model", "0.0.0+abababab")
+    assert found.contract.outputs[0].task == "classification"
+    assert found.classifier == "dense"
+
+
+def test_ports_take_the_contracts_names_by_place() -> None:
+    contract = Contract(inputs=(InputSpec(name="image"),), outputs=(OutputSpec(name="y"),))
+    found = resolve(contract, MODEL, SOURCE, where="model.toml")
+    assert found.names == {"keras_tensor_1": "image", "dense": "y"}
+    assert found.inputs[0].shape == (-1, 8, 8, 1)
+
+
+@pytest.mark.parametrize(
+    ("contract", "key"),
+    [
+        (Contract(inputs=(InputSpec(name="a"), InputSpec(name="b"))), "inputs"),
+        (Contract(inputs=(InputSpec(name="a", dtype="uint8"),)), "inputs.a.dtype"),
+        (Contract(inputs=(InputSpec(name="a", shape=(-1, 1, 8, 8)),)), "inputs.a.shape"),
+        (Contract(inputs=(InputSpec(name="a", shape=(-1, 64)),)), "inputs.a.shape"),
+        (Contract(outputs=(OutputSpec(name="y", labels=("one", "two")),)), "outputs.dense.labels"),
+        (Contract(inputs=(InputSpec(name="same"),), outputs=(OutputSpec(name="same"),)), ""),
+    ],
+)
+def test_a_contract_that_does_not_fit_names_the_key(contract: Contract, key: str) -> None:
+    with pytest.raises(ContractError) as caught:
+        resolve(contract, MODEL, SOURCE, where="model.toml")
+    assert str(caught.value.where).endswith(key)
+
+
+def test_a_free_axis_must_be_pinned_by_the_contract() -> None:
+    free = replace(MODEL, inputs=(Tensor(name="x", dtype="float32", shape=(-1, -1, 8, 1)),))
+    with pytest.raises(ContractError, match="axis free") as caught:
+        resolve(Contract(), free, SOURCE, where="model.toml")
+    assert caught.value.code == "dynamic_shape"
+    pinned = Contract(inputs=(InputSpec(name="x", shape=(-1, 8, 8, 1)),))
+    assert resolve(pinned, free, SOURCE, where="model.toml").inputs[0].shape == (-1, 8, 8, 1)
+
+
+def test_class_labels_make_a_matrix_output_a_classifier() -> None:
+    logits = replace(MODEL, activation="none")
+    found = resolve(Contract(), logits, SOURCE, where="model.toml")
+    assert found.classifier is None
+    assert with_labels(found).classifier == "dense"
+    assert with_labels(found).contract.outputs[0].activation == "logits"
