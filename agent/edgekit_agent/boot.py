@@ -32,7 +32,7 @@ def count_start(journal: Journal) -> int:
 
 def lived(journal: Journal) -> None:
     """Note that this process lived long enough, or ended as it should."""
-    journal.put(_CRASHES, "0")
+    journal.put(**{_CRASHES: "0"})
 
 
 def recover(journal: Journal, reporter: Reporter, crashes: int) -> None:

@@ -51,7 +51,7 @@ class ClockFloor:
         """Raise the floor to a signed time; one far in the future cannot lock the device for ever."""
         seen = min(signed, now + _FUTURE)
         if seen > self.value:
-            self._journal.put("clock_floor", repr(seen))
+            self._journal.put(clock_floor=repr(seen))
 
 
 __all__ = ["BUILT", "SLACK", "ClockFloor", "SystemClock"]

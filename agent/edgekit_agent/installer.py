@@ -122,6 +122,12 @@ class Installer:
         }
         return await asyncio.to_thread(simple[work], job)
 
+    def remove(self, slot: str) -> None:
+        """Stop serving a slot that is not in the desired state any more."""
+        _LOG.warning("slot %s is not wanted any more: it serves nothing from now on", slot)
+        self._journal.remove_slot(slot)
+        self._host.remove(slot)
+
     def clean(self, keep: Iterable[Model], truth: Iterable[str]) -> None:
         """Remove from the disk what neither the slots nor `keep` need."""
         needed = list(keep)

@@ -2,7 +2,9 @@
 
 Written *before* each step is done, with ``synchronous=FULL``: after a power cut the recovery table of
 `edgekit_agent.swap` decides on what stands here. Rows are few and writes rare (some twenty a swap),
-so every write may cost an fsync. Thread-safe by a lock.
+so every write may cost an fsync. What was read once is kept in memory: reading never waits for a
+write, because the event loop reads while a thread waits for a slow memory card. One process writes
+(the home's lock sees to that); writes are serialised by a lock.
 """
 
 from __future__ import annotations
@@ -85,8 +87,16 @@ class Journal:
             for pragma in ("journal_mode=WAL", "synchronous=FULL", "cache_size=-64", "busy_timeout=5000"):
                 self._db.execute(f"PRAGMA {pragma}")
             self._db.executescript(_SCHEMA)
+            self._facts = {str(name): str(value) for name, value in self._rows("facts", "name, value")}
+            records = (_slot_record(json.loads(row[0])) for row in self._rows("slots", "body"))
+            self._slots = {record.slot: record for record in records}
+            attempts = (_attempt(json.loads(row[0])) for row in self._rows("attempts", "body"))
+            self._attempts = {attempt.slot: attempt for attempt in attempts}
         except (OSError, sqlite3.Error) as error:
             raise self._storage(error) from error
+
+    def _rows(self, table: str, columns: str) -> list[tuple[Any, ...]]:
+        return self._db.execute(f"SELECT {columns} FROM {table} ORDER BY 1").fetchall()
 
     def close(self) -> None:
         """Close the file."""
@@ -97,18 +107,17 @@ class Journal:
 
     def get(self, name: str, default: str = "") -> str:
         """A remembered fact."""
-        with self._lock:
-            row = self._db.execute("SELECT value FROM facts WHERE name=?", (name,)).fetchone()
-        return str(row[0]) if row else default
+        return self._facts.get(name, default)
 
-    def put(self, name: str, value: str) -> None:
-        """Remember a fact."""
-        self._write(("INSERT OR REPLACE INTO facts VALUES (?,?)", (name, value)))
+    def put(self, **facts: str) -> None:
+        """Remember facts, all of them or none."""
+        self._write(*(("INSERT OR REPLACE INTO facts VALUES (?,?)", pair) for pair in facts.items()))
+        self._facts = {**self._facts, **facts}
 
     def count(self, name: str) -> int:
         """Count one up, durably; returns the new value (1 the first time)."""
         value = int(self.get(name, "0")) + 1
-        self.put(name, str(value))
+        self.put(**{name: str(value)})
         return value
 
     def new_boot(self) -> str:
@@ -118,32 +127,38 @@ class Journal:
     # slots and attempts ------------------------------------------------------------------------
 
     def slots(self) -> dict[str, SlotRecord]:
-        """What each slot runs."""
-        with self._lock:
-            rows = self._db.execute("SELECT body FROM slots ORDER BY slot").fetchall()
-        records = (_slot_record(json.loads(row[0])) for row in rows)
-        return {record.slot: record for record in records}
+        """What each slot runs, by name."""
+        return dict(sorted(self._slots.items()))
 
     def attempts(self) -> dict[str, Attempt]:
         """The latest attempt of each slot, finished or not."""
-        with self._lock:
-            rows = self._db.execute("SELECT body FROM attempts ORDER BY slot").fetchall()
-        found = (_attempt(json.loads(row[0])) for row in rows)
-        return {attempt.slot: attempt for attempt in found}
+        return dict(sorted(self._attempts.items()))
 
     def write(self, attempt: Attempt) -> None:
         """Note the step that is about to be done."""
         self._write(_put_attempt(attempt))
+        self._attempts = {**self._attempts, attempt.slot: attempt}
 
     def settle(self, attempt: Attempt, record: SlotRecord) -> None:
         """Note the end of an attempt together with what the slot runs from now on, in one step."""
         self._write(_put_attempt(attempt), _put_slot(record))
+        self._attempts = {**self._attempts, attempt.slot: attempt}
+        self._slots = {**self._slots, record.slot: record}
 
     def set_slot(self, record: SlotRecord) -> None:
         """Note what a slot runs (crash-loop recovery)."""
         self._write(_put_slot(record))
+        self._slots = {**self._slots, record.slot: record}
 
-    def _write(self, *statements: tuple[str, tuple[str, str]]) -> None:
+    def remove_slot(self, slot: str) -> None:
+        """Note that a slot runs nothing any more."""
+        self._write(
+            ("DELETE FROM slots WHERE slot=?", (slot,)), ("DELETE FROM attempts WHERE slot=?", (slot,))
+        )
+        self._slots = {name: record for name, record in self._slots.items() if name != slot}
+        self._attempts = {name: attempt for name, attempt in self._attempts.items() if name != slot}
+
+    def _write(self, *statements: tuple[str, tuple[str, ...]]) -> None:
         with self._lock:
             try:
                 self._db.execute("BEGIN IMMEDIATE")

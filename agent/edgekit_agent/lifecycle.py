@@ -134,7 +134,8 @@ class Lifecycle:
         if plan is None or self._conflicts(plan.verified.desired):
             return
         await self._stop_running()
-        self._accept(plan, envelope)
+        await asyncio.to_thread(self._accept, plan, envelope)
+        self._reporter.step(plan.course, DeviceStep.ACCEPTED)
         self._plan = plan
         self._running = asyncio.create_task(self._install(plan))
 
@@ -164,16 +165,16 @@ class Lifecycle:
                 )
                 self._promised = plan = _Plan(verified=verified, mark=mark, stop=threading.Event())
         except VerificationError as error:
-            self._refused(error, envelope, mark)
+            await self._refused(error, envelope, mark)
             return None
         if not self._floor.met(self._clock.now()) or verified.desired.issued > self._clock.now() + 300:
-            self._floor.saw(verified.desired.issued, now=self._clock.now())
+            await asyncio.to_thread(self._floor.saw, verified.desired.issued, now=self._clock.now())
             if not self._floor.met(self._clock.now()):
                 self._hold_for_clock(envelope)
                 return None
         return plan
 
-    def _refused(self, error: VerificationError, envelope: bytes, mark: str) -> None:
+    async def _refused(self, error: VerificationError, envelope: bytes, mark: str) -> None:
         """What was not believed: said in a way that no forger can stop a deployment with it."""
         _LOG.warning("refused (%s): %s", error.code, error)
         reason = Reason(code=error.code, text=str(error), retryable=error.retryable)
@@ -187,8 +188,7 @@ class Lifecycle:
             return
         self._reporter.step(_course(peeked), DeviceStep.REJECTED, reason=reason)
         if error.stage == "package":
-            self._journal.put("gen", str(peeked.gen))
-            self._journal.put("handled", mark)
+            await asyncio.to_thread(self._journal.put, gen=str(peeked.gen), handled=mark)
         else:
             self._again(self._backoff())
 
@@ -205,10 +205,11 @@ class Lifecycle:
     def _accept(self, plan: _Plan, envelope: bytes) -> None:
         desired = plan.verified.desired
         self._floor.saw(desired.issued, now=self._clock.now())
-        self._journal.put("gen", str(desired.gen))
-        self._journal.put("accepted", json.dumps({"gen": desired.gen, "content": _content(desired)}))
-        self._journal.put("envelope", envelope.decode("utf-8", "replace"))
-        self._reporter.step(plan.course, DeviceStep.ACCEPTED)
+        self._journal.put(
+            gen=str(desired.gen),
+            accepted=json.dumps({"gen": desired.gen, "content": _content(desired)}),
+            envelope=envelope.decode("utf-8", "replace"),
+        )
 
     def _backoff(self) -> float:
         pause = min(_FIRST_RETRY * float(2**self._retries), _LONGEST_RETRY)
@@ -225,6 +226,8 @@ class Lifecycle:
     async def _install(self, plan: _Plan) -> None:
         """Bring every slot of the document where it shall be, one after the other."""
         await self._clean()
+        for slot in set(self._journal.slots()) - set(plan.verified.desired.slots):
+            await asyncio.to_thread(self._installer.remove, slot)
         desired, last = plan.verified.desired, DeviceStep.CURRENT
         reason: Reason | None = None
         slot = ""
@@ -241,7 +244,7 @@ class Lifecycle:
             return
         self._retries = 0
         if last is not DeviceStep.SUPERSEDED:
-            self._journal.put("handled", plan.mark)
+            await asyncio.to_thread(self._journal.put, handled=plan.mark)
         if self._promised is plan:
             self._promised = None
         self._plan = None

@@ -8,9 +8,11 @@ module neither knows MQTT nor decides anything.
 from __future__ import annotations
 
 import json
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,6 +21,7 @@ from edgekit.errors import StorageError
 from edgekit.ports import Clock
 from edgekit_agent.journal import Journal, SlotRecord
 
+_LOG = logging.getLogger("edgekit.agent")
 _EVENTS_KEPT = 100
 _REFUSALS_KEPT = 20
 
@@ -45,6 +48,7 @@ class Reporter:
         self._journal, self._boot, self._clock = journal, boot_id, clock
         self._publish, self._ran = publish, ran
         self._lock = threading.RLock()
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="report")
         self._seq = self._event_seq = -1
         self._waiting: deque[Event] = deque(maxlen=_EVENTS_KEPT)
         self._refused: dict[str, int] = {}
@@ -163,11 +167,18 @@ class Reporter:
         )
 
     def _remember(self) -> None:
-        kept = replace(self._now, slots={}, extra={})
+        kept = json.dumps(replace(self._now, slots={}, extra={}).to_dict())
+        self._writer.submit(self._store, kept)
+
+    def _store(self, text: str) -> None:
         try:
-            self._journal.put("reported", json.dumps(kept.to_dict()))
-        except StorageError:
-            return
+            self._journal.put(reported=text)
+        except StorageError as error:
+            _LOG.error("the last report is not on record: %s", error)
+
+    def close(self) -> None:
+        """Wait until everything is on record."""
+        self._writer.shutdown(wait=True)
 
     def _remembered(self) -> Reported:
         text = self._journal.get("reported")

@@ -221,6 +221,7 @@ class Supervisor:
         self._sender.pump()
         await asyncio.to_thread(self._link.stop)
         self.host.close()
+        self.reporter.close()
         boot.lived(self._journal)
         self._write_live()
         self._journal.close()

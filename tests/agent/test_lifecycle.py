@@ -435,7 +435,7 @@ async def test_a_crash_loop_reverts_by_itself(tmp_path: Path, service: FakeServi
         await agent.install(service.envelope(service.wish(second)), 2)
     home, _ = make_home(tmp_path, service)
     journal = Journal(home.state / "agent.db")
-    journal.put("crashes", str(CRASHES_BEFORE_REVERT))
+    journal.put(crashes=str(CRASHES_BEFORE_REVERT))
     journal.close()
     async with running(tmp_path, service) as agent:
         assert agent.now.slots["toy"].release == "toy@1.0.0"
@@ -444,3 +444,32 @@ async def test_a_crash_loop_reverts_by_itself(tmp_path: Path, service: FakeServi
         assert agent.now.reason.code == "crash_loop"
     async with running(tmp_path, service) as agent:
         assert agent.now.slots["toy"].release == "toy@1.0.0"
+
+
+async def test_a_slot_that_is_not_wanted_any_more_serves_nothing(
+    tmp_path: Path, service: FakeService
+) -> None:
+    toy = toy_model.make()
+    service.add(toy)
+    async with running(tmp_path, service) as agent:
+        await agent.install(service.envelope(service.wish(toy)), 1)
+        report = await agent.install(service.envelope(service.wish(toy), slots={}), 2)
+        assert report.step is DeviceStep.CURRENT
+        assert report.slots == {}
+        assert agent.supervisor.host.active("toy") is None
+        await agent.until(lambda: not list((tmp_path / "store" / "blobs").iterdir()), "its files go")
+
+
+async def test_what_mqtt_does_not_say_is_asked_for_by_http(tmp_path: Path, service: FakeService) -> None:
+    toy = toy_model.make()
+    service.add(toy)
+    service.desired = service.envelope(service.wish(toy))
+    async with running(tmp_path, service, config=replace(CONFIG, first_poll_seconds=0.05)) as agent:
+        await agent.until(lambda: agent.now.step is DeviceStep.COMMITTED, "it found its document")
+
+
+async def test_a_broken_answer_to_the_poll_is_survived(tmp_path: Path, service: FakeService) -> None:
+    service.desired = b"<html>proxy error</html>"
+    async with running(tmp_path, service, config=replace(CONFIG, first_poll_seconds=0.05)) as agent:
+        await agent.until(lambda: "unsigned" in agent.codes or "malformed" in agent.codes, "it is refused")
+        assert agent.now.step is DeviceStep.IDLE

@@ -266,6 +266,7 @@ async def test_a_link_whose_thread_died_is_started_again(
 ) -> None:
     """Whatever a library raises on its own thread, the device does not stay silent for ever."""
     import asyncio
+    import socket
     import threading
 
     from edgekit_agent import supervisor
@@ -284,7 +285,7 @@ async def test_a_link_whose_thread_died_is_started_again(
             raise AttributeError("a defect in the client library")
 
         monkeypatch.setattr(link._client, "loop_forever", broken)
-        assert link._client._sock is not None
+        assert isinstance(link._client._sock, socket.socket)
         link._client._sock.shutdown(2)
         await agent.until(lambda: agent.supervisor.exceptions > 0, "the death is noticed")
         monkeypatch.undo()
