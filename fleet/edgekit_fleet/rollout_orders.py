@@ -16,22 +16,21 @@ from sqlalchemy.orm import Session
 from edgekit.contract import Contract
 from edgekit.documents import Desired, Envelope, ProbePolicy, Reported, SlotDesire, TruthProbes
 from edgekit.errors import RefusedError
-from edgekit.files import read_bytes
-from edgekit.package import Manifest, parse_manifest
+from edgekit.package import Manifest
 from edgekit.select import VariantEntry, choose_variant
 from edgekit.wire import Fields
 from edgekit_fleet import audit
 from edgekit_fleet.context import Fleet
 from edgekit_fleet.db.rollouts import MemberRow, RingRow, RolloutRow
-from edgekit_fleet.db.tables import DesiredRow, DeviceRow, ProbeSetRow, ReleaseRow, SlotRow
+from edgekit_fleet.db.tables import DesiredRow, DeviceRow, ReleaseRow, SlotRow
 from edgekit_fleet.devices import facts_of
-from edgekit_fleet.errors import ConflictError, UnknownNameError
+from edgekit_fleet.errors import ConflictError
+from edgekit_fleet.releases import signed_release, stored_manifest
 from edgekit_fleet.rollout.plan import Plan, default_plan, plan_from_dict
 from edgekit_fleet.rollout.rings import Candidate, choose_members
 from edgekit_fleet.rollout.states import MemberStep, RingState, RolloutState, check_move
 from edgekit_fleet.rollouts import LIVE, get_rollout, members_of, rings_of, touch
-
-SIGNED, INVALIDATED = "signed", "invalidated"
+from edgekit_fleet.slots import current_probes, get_slot
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,15 +68,12 @@ def prepare(fleet: Fleet, session: Session, order: StartOrder) -> Prepared:
     Raises:
         UnknownNameError: no such release or slot.
         RefusedError: not signed, invalidated, or another contract than the slot's.
+        StorageError: the stored package is missing or damaged.
         PlanError: a plan that cannot work.
     """
-    slot = session.get(SlotRow, order.slot)
-    if slot is None:
-        raise UnknownNameError.of("slot", order.slot, session.scalars(select(SlotRow.name)))
-    release = _signed_release(session, order.release)
-    manifest = parse_manifest(
-        read_bytes(fleet.store.path(release.digest.removeprefix("sha256:"))), where=release.ref
-    )
+    slot = get_slot(session, order.slot)
+    release = signed_release(session, order.release)
+    manifest = stored_manifest(fleet, release)
     _check_contract(slot, manifest)
     truth = _truth(session, order.slot)
     plan = (
@@ -148,30 +144,6 @@ def _rollout_row(
     )
 
 
-def _signed_release(session: Session, ref: str) -> ReleaseRow:
-    rows = session.scalars(
-        select(ReleaseRow).where(ReleaseRow.ref == ref).order_by(ReleaseRow.revision.desc())
-    ).all()
-    if not rows:
-        raise UnknownNameError.of("release", ref, session.scalars(select(ReleaseRow.ref).distinct()))
-    signed = next((row for row in rows if row.state == SIGNED), None)
-    if signed is not None:
-        return signed
-    if rows[0].state == INVALIDATED:
-        raise RefusedError(
-            f"it was invalidated: {rows[0].reason or 'no reason given'}",
-            where=f"release {ref}",
-            remedy="release another version",
-            code="invalidated",
-        )
-    raise RefusedError(
-        f"it is {rows[0].state}, not signed",
-        where=f"release {ref}",
-        remedy=f"edgekit release sign {ref}",
-        code="not_signed",
-    )
-
-
 def _check_contract(slot: SlotRow, manifest: Manifest) -> None:
     """Clients of a slot must not notice a change of version: the same tensors in and out.
 
@@ -198,9 +170,7 @@ def _tensors(items: Mapping[str, tuple[str, tuple[int, ...]]]) -> str:
 
 
 def _truth(session: Session, slot: str) -> TruthProbes | None:
-    row = session.scalars(
-        select(ProbeSetRow).where(ProbeSetRow.slot == slot).order_by(ProbeSetRow.n.desc()).limit(1)
-    ).first()
+    row = current_probes(session, slot)
     if row is None:
         return None
     return TruthProbes(

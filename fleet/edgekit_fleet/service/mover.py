@@ -18,6 +18,7 @@ from edgekit_fleet.db.rollouts import JudgementRow, MemberRow, RingRow, RolloutR
 from edgekit_fleet.db.tables import DeviceRow, ReleaseRow
 from edgekit_fleet.desired import current_slots, issue
 from edgekit_fleet.devices import facts_of
+from edgekit_fleet.releases import INVALIDATED
 from edgekit_fleet.ring_evidence import gather, subject_dict, subjects_of
 from edgekit_fleet.rollout.counting import count
 from edgekit_fleet.rollout.gates import Verdict
@@ -36,7 +37,6 @@ from edgekit_fleet.rollout.states import (
     retry,
 )
 from edgekit_fleet.rollout_orders import (
-    INVALIDATED,
     Eligible,
     abort,
     begin_rollback,
