@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,14 @@ import onnx
 import pytest
 
 from edgekit.package import Manifest, Variant, load_package
+from edgekit_converters.engine.convert import convert
+from edgekit_converters.engine.pool import Pool
+from edgekit_converters.engine.request import Request
 from edgekit_converters.npz import load_arrays
+from edgekit_converters.onnx_session import OnnxSession
 from edgekit_converters.targets import load_target
 from edgekit_converters.values import Built
-from tests.converters.conftest import HOST_PROFILES, edgekit, profile_options
+from tests.converters.conftest import HOST_PROFILES, REPOSITORY, edgekit, profile_options
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
@@ -176,6 +182,65 @@ def test_the_manifest_names_no_path_of_this_machine(manifest: Manifest, package:
     assert manifest.contract["data"] == {"calibration": "calibration.npz", "validation": "validation.npz"}
     text = (package / "report" / "report.json").read_text()
     assert str(digits / "calibration.npz") not in text
+
+
+def test_the_digits_as_onnx_reach_tflite_int8_as_well(
+    package: Path, digits: Path, workers: Pool, cache: Path, tmp_path: Path
+) -> None:
+    request = Request(
+        source=package / "variants" / "x86-64-onnx-onnx-fp32" / "model.onnx",
+        profiles=("x86-64-litert", "iphone-15"),
+        precisions=("all",),
+        contract=digits / "model.toml",
+        out=tmp_path / "out",
+        cache=cache,
+    )
+    manifest = convert(request, pool=workers).manifest
+    assert manifest.refused == ()
+    executed = [item.verification for item in manifest.variants if item.target == "tflite"]
+    assert len(executed) == 4
+    for check in executed:
+        assert check.verdict == "pass"
+        assert check.metrics["top1"]["lost"] - check.metrics["top1"]["gained"] <= 1
+
+
+def test_the_digits_as_saved_model_convert_to_the_same_answers(
+    digits: Path, workers: Pool, cache: Path, tmp_path: Path
+) -> None:
+    code = "import keras, sys; keras.saving.load_model(sys.argv[1]).export(sys.argv[2], verbose=False)"
+    folder = tmp_path / "saved"
+    subprocess.run(
+        [sys.executable, "-c", code, digits / "model.keras", folder], check=True, capture_output=True
+    )
+    request = Request(
+        source=folder,
+        profiles=("x86-64-litert", "x86-64-onnx"),
+        contract=digits / "model.toml",
+        out=tmp_path / "out",
+        cache=cache,
+    )
+    manifest = convert(request, pool=workers).manifest
+    assert manifest.source["kind"] == "savedmodel"
+    assert {item.verification.verdict for item in manifest.variants} == {"pass"}
+    assert len(manifest.variants) == 5
+
+
+def test_the_model_that_is_wrong_in_the_field_converts_cleanly(
+    digits: Path, workers: Pool, cache: Path, tmp_path: Path
+) -> None:
+    train = REPOSITORY / "examples" / "digits" / "train.py"
+    options = ["--out", str(tmp_path), "--inverted", "--version", "2.0.0", "--epochs", "5"]
+    subprocess.run([sys.executable, str(train), *options], check=True, capture_output=True)
+    request = Request(
+        source=tmp_path / "model.keras", profiles=("x86-64-onnx",), out=tmp_path / "out", cache=cache
+    )
+    manifest = convert(request, pool=workers).manifest
+    assert manifest.ref == "digits@2.0.0"
+    assert {item.verification.verdict for item in manifest.variants} == {"pass"}
+    true = load_arrays(digits / "validation.npz")
+    session = OnnxSession(tmp_path / "out" / manifest.variant("x86-64-onnx-onnx-fp32").files[0].path)
+    accuracy = (session.run({"image": true["image"]})["probabilities"].argmax(1) == true["labels"]).mean()
+    assert accuracy < 0.5
 
 
 def test_two_processes_and_two_caches_write_the_same_bytes(

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from edgekit.errors import SourceError, StorageError
+from edgekit.errors import SourceError, StorageError, UnavailableError
 from edgekit_converters.engine import pool as pool_module
 from edgekit_converters.engine.cache import Cache
 from edgekit_converters.engine.pool import Limits, Pool
@@ -52,6 +52,13 @@ def test_a_tool_that_raises_is_contained(pool: Pool, tmp_path: Path, source: dic
     with pytest.raises(ToolFailed, match="FileNotFoundError"):
         pool.run("plain", "run_hub", {"hub": "nowhere", "data": "nowhere", "out": str(tmp_path / "o")})
     assert pool.run("plain", "describe", {"source": source})
+
+
+def test_a_framework_that_is_not_installed_is_named_with_the_extra(pool: Pool) -> None:
+    source = {"path": "model.keras", "kind": "keras", "digest": "d", "bytes": 1}
+    with pytest.raises(UnavailableError, match=r"edgekit-converters\[tf\]") as caught:
+        pool.run("plain", "describe", {"source": source})  # plain workers cannot see TensorFlow
+    assert caught.value.code == "tool_not_installed"
 
 
 def test_a_crash_is_contained_and_the_next_task_runs(pool: Pool, source: dict[str, Any]) -> None:

@@ -19,7 +19,7 @@ import traceback
 import warnings
 from typing import Any
 
-from edgekit.errors import EdgekitError
+from edgekit.errors import EdgekitError, UnavailableError
 from edgekit_converters.errors import is_disk_full, storage_error
 
 _BLOCKED = {
@@ -70,6 +70,8 @@ def _answer(task: Any, args: dict[str, Any]) -> dict[str, Any]:
         return {"ok": task(**args)}
     except EdgekitError as error:
         return {"error": {**error.as_dict(), "class": type(error).__name__, "exit_code": error.exit_code}}
+    except ModuleNotFoundError as error:
+        return {"error": _missing(error)}
     except OSError as error:
         if not is_disk_full(error):
             return {"error": _failed(error)}
@@ -78,6 +80,17 @@ def _answer(task: Any, args: dict[str, Any]) -> dict[str, Any]:
     except Exception as error:  # noqa: BLE001  # the named boundary around foreign tools
         traceback.print_exc()
         return {"error": _failed(error)}
+
+
+def _missing(error: ModuleNotFoundError) -> dict[str, Any]:
+    package = (error.name or "").partition(".")[0]
+    extra = "[tf]" if package in ("tensorflow", "keras", "tf2onnx") else ""
+    found = UnavailableError(
+        f"{package or error} is not installed",
+        remedy=f"pip install 'edgekit-converters{extra}'",
+        code="tool_not_installed",
+    )
+    return {**found.as_dict(), "class": "UnavailableError"}
 
 
 def _failed(error: Exception) -> dict[str, Any]:
