@@ -19,8 +19,8 @@ from edgekit.errors import StorageError
 from edgekit.topics import device_topic
 from edgekit_fleet.context import SystemClock
 from edgekit_fleet.db.rollouts import TelemetryRow
+from edgekit_fleet.events import Event, EventBus
 from edgekit_fleet.rollout.reducers import Arrived
-from edgekit_fleet.service.events import Event, EventBus
 from edgekit_fleet.service.ingest import Ingest
 from edgekit_fleet.telemetry import store_batch
 from tests.simulators.sim_fleet import SimFleet

@@ -30,12 +30,12 @@ from edgekit.select import variant_table
 from edgekit.topics import service_subscriptions
 from edgekit_fleet.context import Fleet, open_fleet
 from edgekit_fleet.db.tables import DeviceRow, ProbeSetRow, ReleaseRow, SlotRow
+from edgekit_fleet.events import EventBus
 from edgekit_fleet.home import Home, create_home
 from edgekit_fleet.rollout.reducers import Arrived, read_message
 from edgekit_fleet.rollout_orders import StartOrder, start
 from edgekit_fleet.rollout_view import full
 from edgekit_fleet.rollouts import get_rollout
-from edgekit_fleet.service.events import EventBus
 from edgekit_fleet.service.ingest import Ingest
 from edgekit_fleet.service.reconciler import Reconciler
 from edgekit_fleet.trust.keys import make_keys

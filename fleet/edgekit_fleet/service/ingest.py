@@ -36,10 +36,10 @@ from edgekit_fleet.context import Fleet
 from edgekit_fleet.db.rollouts import EventRow, MemberRow, ReceivedRow
 from edgekit_fleet.db.tables import DeviceRow
 from edgekit_fleet.devices import record_facts, record_presence, record_reported, record_seen
+from edgekit_fleet.events import EventBus
 from edgekit_fleet.rollout.reducers import Arrived, Dropped, Received, newer_presence, read_message
 from edgekit_fleet.rollout.states import came_online, heard
 from edgekit_fleet.rollouts import BACK, back_of, get_rollout, keep_back, keep_member, member_of, touch
-from edgekit_fleet.service.events import EventBus
 from edgekit_fleet.telemetry import store_batch
 
 _log = logging.getLogger(__name__)

@@ -22,10 +22,10 @@ from edgekit_fleet.context import Fleet
 from edgekit_fleet.db.rollouts import MemberRow, RolloutRow
 from edgekit_fleet.db.tables import DesiredRow, DeviceRow
 from edgekit_fleet.desired import forget_published, mark_published, unpublished
+from edgekit_fleet.events import EventBus
 from edgekit_fleet.rollout.states import MemberStep, RolloutState
 from edgekit_fleet.rollout_view import feed
 from edgekit_fleet.rollouts import live_rollouts
-from edgekit_fleet.service.events import EventBus
 from edgekit_fleet.service.lease import give_up, hold
 from edgekit_fleet.service.mover import Mover
 from edgekit_fleet.telemetry import forget_before

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edgekit_fleet.context import Fleet, Part
-from edgekit_fleet.service.events import events_of
+from edgekit_fleet.events import events_of
 from edgekit_fleet.service.ingest import Ingest
 from edgekit_fleet.service.reconciler import Reconciler
 from edgekit_fleet.service.routers.rollouts import rollouts_router

@@ -24,8 +24,8 @@ from edgekit.errors import EdgekitError
 from edgekit_fleet.context import Fleet, Part
 from edgekit_fleet.db.rollouts import MemberRow, RingRow, RolloutRow, StepRow, TelemetryRow
 from edgekit_fleet.db.tables import DeviceRow, ProbeSetRow, SlotRow
+from edgekit_fleet.events import Event, EventBus, events_of
 from edgekit_fleet.rollouts import list_rollouts, members_of, rings_of
-from edgekit_fleet.service.events import Event, EventBus, events_of
 from edgekit_fleet.web.access import Access
 from edgekit_fleet.web.feed import Feed
 from edgekit_fleet.web.routes import page_router

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Depends, Request
 
 from edgekit.errors import UsageError
 from edgekit_fleet.context import Fleet
+from edgekit_fleet.events import EventBus
 from edgekit_fleet.rollout.plan import plan_from_dict
 from edgekit_fleet.rollout_orders import (
     StartOrder,
@@ -25,7 +26,6 @@ from edgekit_fleet.rollout_view import explain, full, summary
 from edgekit_fleet.rollouts import get_rollout, list_rollouts
 from edgekit_fleet.service.auth import OPERATOR, operator
 from edgekit_fleet.service.body import json_body
-from edgekit_fleet.service.events import EventBus
 
 Json = dict[str, Any]
 
