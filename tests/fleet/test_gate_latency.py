@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from edgekit_fleet.rollout.gates import DeviceEvidence, Verdict, judge_gate
-from edgekit_fleet.rollout.gates.ranks import rank_sum, signed_rank
+from edgekit_fleet.rollout.gates.ranks import fisher_more, rank_sum, signed_rank
 from tests.fleet.rollout_makers import control, evidence, good, spec, timed
 
 GATE = spec("latency", 1.25)
@@ -124,6 +124,12 @@ def test_rank_sum_p_values_are_the_exact_ones() -> None:
     exact = stats.mannwhitneyu(x, y, alternative="greater", method="exact").pvalue
     assert found.p_above == pytest.approx(exact)
     assert found.estimate == pytest.approx(np.median(np.subtract.outer(x, y)))
+
+
+@pytest.mark.parametrize(("k1", "n1", "k2", "n2"), [(7, 10, 0, 10), (3, 5, 2, 9), (0, 4, 3, 4), (4, 4, 4, 4)])
+def test_fishers_test_is_the_exact_one(k1: int, n1: int, k2: int, n2: int) -> None:
+    exact = stats.fisher_exact([[k1, n1 - k1], [k2, n2 - k2]], alternative="greater").pvalue
+    assert fisher_more(k1, n1, k2, n2) == pytest.approx(exact)
 
 
 def test_strata_add_up_in_the_rank_sum() -> None:

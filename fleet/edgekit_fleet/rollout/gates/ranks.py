@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special, stats
+from scipy import special
 
 _EXACT = 20_000
 Floats = NDArray[np.float64]
@@ -67,7 +67,9 @@ def rank_sum(
 
 def fisher_more(k1: int, n1: int, k2: int, n2: int) -> float:
     """One-sided Fisher exact p-value of "the first share is not above the second"."""
-    return float(stats.hypergeom.sf(k1 - 1, n1 + n2, k1 + k2, n1))
+    slow, everyone = k1 + k2, n1 + n2
+    ways = sum(math.comb(slow, k) * math.comb(everyone - slow, n1 - k) for k in range(k1, min(slow, n1) + 1))
+    return ways / math.comb(everyone, n1)
 
 
 def _shift(ordered: Floats, critical: int, p_above: float) -> Shift:
@@ -163,8 +165,8 @@ def _tail(probabilities: Floats, statistic: float) -> float:
 
 
 def _normal_critical(mean: float, deviation: float, alpha: float) -> int:
-    return max(-1, math.floor(mean + deviation * float(stats.norm.ppf(alpha)) - 0.5))
+    return max(-1, math.floor(mean + deviation * float(special.ndtri(alpha)) - 0.5))
 
 
 def _normal_tail(mean: float, deviation: float, statistic: float) -> float:
-    return float(stats.norm.sf((statistic - 0.5 - mean) / deviation))
+    return float(special.ndtr((mean + 0.5 - statistic) / deviation))
