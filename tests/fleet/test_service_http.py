@@ -254,10 +254,8 @@ def test_the_client_raises_the_services_own_errors(fleet: Fleet, http: httpx.Cli
         assert caught.value.exit_code == 2
     with FleetClient(url, "wrong") as client, pytest.raises(AccessError):
         client.get("/v1/devices")
-    with (
-        FleetClient("http://127.0.0.1:9", "x") as nobody,
-        pytest.raises(UnavailableError, match="not reached"),
-    ):
+    gone = FleetClient("http://127.0.0.1:9", "x")
+    with gone, pytest.raises(UnavailableError, match="not reached"):
         gone.get("/v1/devices")
 
 

@@ -71,6 +71,13 @@ def choose_broker(home: Home, settings: Settings, wanted: str, devices: Mapping[
             code="no_mosquitto",
         )
     host = settings.broker.host
+    if program is None and not _is_loopback(host):
+        raise BrokerError(
+            "the fallback broker listens on loopback only",
+            where=f"fleet.toml: broker.host = {host}",
+            remedy="install mosquitto (apt-get install mosquitto)",
+            code="fallback_loopback",
+        )
     port = chosen_port(home, host=host, wanted=settings.broker.port)
     launch = (
         _mosquitto(home, program, host, port, settings.broker.folder)
@@ -111,13 +118,6 @@ def _libraries(folder: str) -> Mapping[str, str]:
 
 
 def _fallback(home: Home, host: str, port: int) -> Launch:
-    if not _is_loopback(host):
-        raise BrokerError(
-            "the fallback broker listens on loopback only",
-            where=f"fleet.toml: broker.host = {host}",
-            remedy="install mosquitto (apt-get install mosquitto)",
-            code="fallback_loopback",
-        )
     files = BrokerFiles(home=home)
     files.data.mkdir(parents=True, exist_ok=True, mode=0o700)
     command = (

@@ -28,6 +28,7 @@ from edgekit_fleet.broker.credentials import (
     service_user,
     write_password_file,
 )
+from edgekit_fleet.errors import BrokerError
 from edgekit_fleet.home import Home, Settings
 
 MAX_PACKET = 1_048_576
@@ -137,7 +138,15 @@ def chosen_port(home: Home, *, host: str, wanted: int) -> int:
         text = read_bytes(path, limit=16).decode("ascii", "replace").strip()
         if text.isdigit() and 0 < int(text) < 65_536:
             return int(text)
-    with socket.create_server((host, 0)) as probe:
-        port = int(probe.getsockname()[1])
+    try:
+        with socket.create_server((host, 0)) as probe:
+            port = int(probe.getsockname()[1])
+    except OSError as error:
+        raise BrokerError(
+            f"the broker cannot listen there: {error.strerror}",
+            where=f"fleet.toml: broker.host = {host}",
+            remedy="an address of this machine is needed; 127.0.0.1 is the default",
+            code="bad_host",
+        ) from error
     atomic_write(path, f"{port}\n".encode())
     return port

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
-from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.exc import DatabaseError, IntegrityError
 from sqlalchemy.orm import Session, sessionmaker
 
 from edgekit.errors import StorageError
@@ -128,7 +128,7 @@ def _translated(engine: Engine) -> Iterator[None]:
         raise ConflictError(
             f"somebody else changed it just now: {error.orig}", remedy="run it again", code="changed"
         ) from error
-    except OperationalError as error:
+    except DatabaseError as error:
         words = str(error.orig)
         where = engine.url.render_as_string(hide_password=True)
         if "locked" in words or "busy" in words:
