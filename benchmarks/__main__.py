@@ -30,9 +30,8 @@ def main(arguments: list[str] | None = None) -> int:
         try:
             importlib.import_module(f"benchmarks.{name}").main(run)
         except Skipped as reason:
-            print(f"  skipped: {reason}")
-            continue
-        where = "" if options.short else f", written to {run.write().relative_to(ROOT)}"
+            print(f"  skipped{' the rest' if run.figures else ''}: {reason}")
+        where = "" if options.short or not run.figures else f", written to {run.write().relative_to(ROOT)}"
         print(f"  took {time.perf_counter() - started:.0f} s{where}")
     return 0
 

@@ -87,5 +87,5 @@ def main(run: Run) -> None:
     resnet = zoo() / "image_classification" / "pretrainedResnet.h5"
     if run.short or not resnet.is_file():
         return
-    times = samples(3, resnet, HOSTS)
-    run.add("convert-resnet", "MLPerf Tiny ResNet-8 for both host profiles, float variants", "s", times)
+    times = samples(3, resnet, HOSTS, "--precision", "fp32")
+    run.add("convert-resnet", "MLPerf Tiny ResNet-8 for both host profiles, fp32", "s", times)
