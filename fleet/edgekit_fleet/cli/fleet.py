@@ -62,13 +62,15 @@ def serve(home: Path, host: str, port: int, broker: str | None, verbose: bool) -
 
     from edgekit.errors import UsageError
     from edgekit_fleet.home import BROKERS
-    from edgekit_fleet.service.server import Serving
-    from edgekit_fleet.service.server import serve as run
 
     if broker is not None and broker not in BROKERS and "://" not in broker:
         raise UsageError(
             f"{broker!r} is no broker", where="--broker", remedy=f"one of {', '.join(BROKERS)} or mqtt://…"
         )
+    fleet_home = open_home(home)
+    from edgekit_fleet.service.server import Serving  # slow to import: not before the call is checked
+    from edgekit_fleet.service.server import serve as run
+
     logging.basicConfig(
         level=logging.DEBUG if verbose else logging.INFO,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
@@ -80,7 +82,7 @@ def serve(home: Path, host: str, port: int, broker: str | None, verbose: bool) -
         click.echo(f"fleet service  {serving.url}")
         click.echo(f"MQTT broker    {serving.broker} on {serving.mqtt_host}:{serving.mqtt_port}")
 
-    run(open_home(home), host=host, port=port, broker=broker, ready=ready)
+    run(fleet_home, host=host, port=port, broker=broker, ready=ready)
 
 
 @fleet.command()
