@@ -51,7 +51,7 @@ class RolloutCli:
             "open_client",
             lambda url, home: FleetClient("http://testserver", token, transport=transport),
         )
-        patch.setattr(rollout_calls.time, "sleep", lambda seconds: sim.advance(2.0))
+        patch.setattr("edgekit_fleet.cli.rollout_calls.time.sleep", lambda seconds: sim.advance(2.0))
 
     def run(self, *words: str) -> Result:
         """Run a command; an EdgekitError is the result's exception."""

@@ -251,3 +251,13 @@ def test_a_retryable_failure_is_tried_again_with_a_new_generation(sim: SimFleet)
     state = sim.until_state(rollout, "completed", limit=100)
     again = {m["device"]: m for m in state["rings"][0]["members"]}["d-0001"]
     assert (again["step"], again["attempt"], again["gen"]) == ("committed", 2, 2)
+
+
+def test_a_device_enrolled_after_a_release_was_taken_back_gets_the_good_one(sim: SimFleet) -> None:
+    old = installed(sim, devices=3)
+    bad = sim.add_release("2.0.0")
+    sim.behave = always({bad: Behaviour(accuracy=0.2)})
+    sim.until_state(sim.start(bad, plan()), "rolled_back", limit=200)
+    sim.add_devices(1)
+    sim.advance(20)
+    assert sim.running() == {old: 4}

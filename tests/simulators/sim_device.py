@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from edgekit.documents import (
     Ack,
@@ -274,7 +275,7 @@ class SimDevice:
             )
             self._keep(window)
 
-    def _head(self, slot: str, release: str, variant: str, digest: str, now: float) -> dict[str, object]:
+    def _head(self, slot: str, release: str, variant: str, digest: str, now: float) -> dict[str, Any]:
         seq, self.tm_seq = self.tm_seq, self.tm_seq + 1
         return {
             "slot": slot,

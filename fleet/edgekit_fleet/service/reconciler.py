@@ -13,7 +13,7 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from edgekit.errors import EdgekitError
@@ -233,18 +233,15 @@ def _unsent(session: Session) -> list[RolloutRow]:
 
 
 def _newest_completed(session: Session) -> list[tuple[str, float]]:
-    """The newest rollout of each slot as (id, created), where that one is completed."""
-    newest = (
-        select(RolloutRow.slot, func.max(RolloutRow.created).label("created"))
-        .group_by(RolloutRow.slot)
-        .subquery()
+    """The newest completed rollout of each slot as (id, created); not where one is under way."""
+    under_way = {row.slot for row in live_rollouts(session)}
+    query = (
+        select(RolloutRow)
+        .where(RolloutRow.state == RolloutState.COMPLETED.value)
+        .order_by(RolloutRow.created, RolloutRow.id)
     )
-    query = select(RolloutRow).join(
-        newest, (RolloutRow.slot == newest.c.slot) & (RolloutRow.created == newest.c.created)
-    )
-    return [
-        (row.id, row.created) for row in session.scalars(query) if row.state == RolloutState.COMPLETED.value
-    ]
+    newest = {row.slot: row for row in session.scalars(query)}
+    return [(row.id, row.created) for slot, row in newest.items() if slot not in under_way]
 
 
 def _may_have_arrivals(session: Session, rollout: str, since: float) -> bool:
