@@ -44,6 +44,12 @@ class Resolved:
         return next((name for name in (*named, *tasks) if name in tasks), None)
 
     @property
+    def activation(self) -> str:
+        """The classifier's activation, ``none`` without a classifier."""
+        chosen = self.classifier
+        return next((item.activation for item in self.contract.outputs if item.name == chosen), "none")
+
+    @property
     def tolerance(self) -> float | None:
         """The top1 metric's tolerance, if the contract has one."""
         return next((m.tolerance for m in self.contract.metrics if m.name == "top1"), None)

@@ -33,7 +33,7 @@ def decide(
 ) -> Verdict:
     return judge(
         precision=precision,
-        errors={"y": output_error(source, variant, has_argmax=True)},
+        errors={"y": output_error(source, variant, activation="softmax")},
         labels=None if labels is None else label_result(source, variant, labels, None),
         tolerance=tolerance,
         origin=origin,
@@ -117,13 +117,13 @@ def test_the_worst_slice_is_named() -> None:
 
 def test_another_shape_is_an_error() -> None:
     with pytest.raises(ValueError, match="shape"):
-        output_error(np.zeros((2, 3)), np.zeros((2, 4)), has_argmax=False)
+        output_error(np.zeros((2, 3)), np.zeros((2, 4)), activation=None)
 
 
 @given(st.floats(-1e6, 1e6, allow_nan=False, width=32), st.integers(1, 5))
 def test_constant_outputs_never_divide_by_zero(value: float, n: int) -> None:
     y = np.full((n, 3), value, np.float32)
-    found = output_error(y, y, has_argmax=True)
+    found = output_error(y, y, activation="softmax")
     assert (found.max_abs, found.max_relative, found.snr_db) == (0.0, 0.0, 200.0)
 
 
@@ -173,3 +173,21 @@ def test_confidence_of_logits_is_their_softmax() -> None:
     spec = OutputSpec(name="y", task="classification", activation="logits", shape=(-1, 2))
     found = reference({}, {"y": np.array([[0.0, 9.0], [0.0, 0.0]], np.float32)}, (spec,), 4)
     assert found.confidence["y"].counts == (0, 0, 1, 1)
+
+
+@pytest.mark.parametrize(("activation", "half"), [("sigmoid", 0.5), ("none", 0.5), ("logits", 0.0)])
+def test_a_single_unit_that_flips_its_answer_is_seen(activation: str, half: float) -> None:
+    source = (half + RANDOM.uniform(-0.4, 0.4, (400, 1))).astype(np.float32)
+    labels = (source[:, 0] > half).astype(np.int64)
+    flipped = (2 * half - source).astype(np.float32)
+    assert label_result(source, source, labels, None, activation=activation).source == 1.0
+    assert label_result(source, flipped, labels, None, activation=activation).variant == 0.0
+    assert output_error(source, flipped, activation=activation).argmax == 0.0
+
+
+def test_a_single_unit_has_two_classes_in_the_reference_as_on_the_device() -> None:
+    values = np.asarray([[0.9], [0.8], [0.1]], np.float32)
+    spec = OutputSpec(name="y", shape=(-1, 1), task="classification", activation="sigmoid")
+    found = reference({}, {"y": values}, (spec,), 4)
+    assert found.outputs["y"].counts == (1, 2)
+    assert found.confidence["y"].counts == (0, 0, 0, 3)

@@ -22,6 +22,7 @@ from edgekit_converters.source import recognise
 from edgekit_converters.tools import tool_versions
 from edgekit_converters.values import Signature, Source
 from edgekit_converters.verify.compare import output_error
+from edgekit_converters.verify.scores import class_count
 
 SYNTHETIC = 64
 _HUB_LIMIT = 1e-4
@@ -149,7 +150,7 @@ def _data(request: Request, resolved: Resolved) -> tuple[Dataset | None, Dataset
         chosen = resolved.classifier
         if chosen is not None:
             classes = next(o.shape[-1] for o in resolved.contract.outputs if o.name == chosen)
-            check_labels(validation, classes)
+            check_labels(validation, class_count(classes))
     return calibration, validation, resolved
 
 
@@ -219,7 +220,7 @@ def _hub(
             raise
         return Hub(path=None, problem=error)
     for name, expected in reference.items():
-        found = output_error(expected, outputs[name], has_argmax=False)
+        found = output_error(expected, outputs[name], activation=None)
         if found.max_relative > _HUB_LIMIT:
             problem = EdgekitError(
                 f"the ONNX form differs from the source by {found.max_relative:.2g} of {name}'s range",

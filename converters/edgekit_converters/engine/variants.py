@@ -143,11 +143,13 @@ def _execute(
 
 
 def _judged(prepared: Prepared, wanted: Wanted, checked: Checked, arrays: Mapping[str, Any]) -> Checked:
-    classifier = prepared.resolved.classifier
+    classifier, activation = prepared.resolved.classifier, prepared.resolved.activation
     outputs = {port.name: arrays[port.name] for port in checked.built.outputs}
     try:
         errors = {
-            name: output_error(prepared.reference[name], value, has_argmax=name == classifier)
+            name: output_error(
+                prepared.reference[name], value, activation=activation if name == classifier else None
+            )
             for name, value in outputs.items()
         }
     except ValueError as error:
@@ -169,6 +171,7 @@ def _judged(prepared: Prepared, wanted: Wanted, checked: Checked, arrays: Mappin
         ports=checked.built.outputs,
         precision=wanted.precision,
         classifier=classifier,
+        activation=activation,
     )
     found = {**_shallow(checked), "verdict": verdict, "probes": probes, "labels": labels, "errors": errors}
     return Checked(**found)
@@ -178,7 +181,13 @@ def _labels(prepared: Prepared, outputs: Mapping[str, Any]) -> LabelResult | Non
     classifier, labels = prepared.resolved.classifier, prepared.samples.labels
     if classifier is None or labels is None or prepared.origin != "validation":
         return None
-    return label_result(prepared.reference[classifier], outputs[classifier], labels, prepared.samples.slices)
+    return label_result(
+        prepared.reference[classifier],
+        outputs[classifier],
+        labels,
+        prepared.samples.slices,
+        activation=prepared.resolved.activation,
+    )
 
 
 def _shallow(checked: Checked) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.paired import PairedDrop, paired_drop
+from edgekit_converters.verify.scores import class_scores
 
 Array = NDArray[Any]
 
@@ -44,8 +45,9 @@ class LabelResult:
         return max(self.slices.items(), key=lambda item: item[1]) if self.slices else None
 
 
-def output_error(source: Array, variant: Array, *, has_argmax: bool) -> OutputError:
-    """Compare one output; arrays of the same shape, first axis n.
+def output_error(source: Array, variant: Array, *, activation: str | None) -> OutputError:
+    """Compare one output; arrays of the same shape, first axis n. `activation` is that of a classifier's
+    output, None where no class is read from it.
 
     Raises:
         ValueError: other shapes.
@@ -58,8 +60,8 @@ def output_error(source: Array, variant: Array, *, has_argmax: bool) -> OutputEr
     span = float(theirs.max() - theirs.min())
     noise, signal = float((gap**2).mean()), float((theirs**2).mean())
     agree = None
-    if has_argmax and source.ndim > 1:
-        agree = float((ours.argmax(-1) == theirs.argmax(-1)).mean())
+    if activation is not None and source.ndim > 1:
+        agree = float((_classes(variant, activation) == _classes(source, activation)).mean())
     return OutputError(
         max_abs=float(gap.max()),
         mean_abs=float(gap.mean()),
@@ -69,9 +71,11 @@ def output_error(source: Array, variant: Array, *, has_argmax: bool) -> OutputEr
     )
 
 
-def label_result(source: Array, variant: Array, labels: Array, slices: Array | None) -> LabelResult:
-    """Paired top-1 on the same samples; outputs (n, classes), labels (n,)."""
-    right, ours = source.argmax(-1) == labels, variant.argmax(-1) == labels
+def label_result(
+    source: Array, variant: Array, labels: Array, slices: Array | None, *, activation: str = "softmax"
+) -> LabelResult:
+    """Paired top-1 on the same samples; outputs (n, classes) or (n, 1), labels (n,)."""
+    right, ours = _classes(source, activation) == labels, _classes(variant, activation) == labels
     lost, gained = int((right & ~ours).sum()), int((~right & ours).sum())
     by_slice = {}
     for name in np.unique(slices) if slices is not None else ():
@@ -83,6 +87,10 @@ def label_result(source: Array, variant: Array, labels: Array, slices: Array | N
         drop=paired_drop(lost, gained, len(labels)),
         slices=by_slice,
     )
+
+
+def _classes(values: Array, activation: str) -> Array:
+    return np.asarray(class_scores(values, activation).argmax(-1))
 
 
 def _decibel(signal: float, noise: float) -> float:

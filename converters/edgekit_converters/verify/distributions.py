@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from edgekit.contract import OutputSpec
 from edgekit.package import Distribution, Reference
+from edgekit_converters.verify.scores import class_scores
 
 Array = NDArray[Any]
 
@@ -26,10 +27,11 @@ def reference(
     found_outputs, confidence = {}, {}
     for name, values in outputs.items():
         if name in classes:
-            counts = np.bincount(values.argmax(-1).ravel(), minlength=values.shape[-1])
+            scores = class_scores(values, classes[name].activation)
+            counts = np.bincount(scores.argmax(-1).ravel(), minlength=scores.shape[-1])
             found_outputs[name] = Distribution(kind="classes", counts=_whole(counts))
             edges = np.arange(1, bins) / bins
-            confidence[name] = _counted(_confidence(values, classes[name].activation), edges)
+            confidence[name] = _counted(_confidence(values, scores, classes[name].activation), edges)
         elif values.dtype.kind == "f":
             found_outputs[name] = _binned(values, bins)
     floats = {name: value for name, value in inputs.items() if value.dtype.kind == "f"}
@@ -40,10 +42,10 @@ def reference(
     )
 
 
-def _confidence(values: Array, activation: str) -> Array:
+def _confidence(values: Array, scores: Array, activation: str) -> Array:
     """The largest probability of each sample."""
-    if activation in ("softmax", "sigmoid"):
-        return np.asarray(values.max(axis=-1))
+    if activation in ("softmax", "sigmoid") or values.shape != scores.shape:
+        return np.asarray(scores.max(axis=-1))
     shifted = np.exp(values.astype(np.float64) - values.max(axis=-1, keepdims=True))
     return np.asarray((shifted / shifted.sum(axis=-1, keepdims=True)).max(axis=-1))
 

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.package import Tensor
+from edgekit_converters.verify.scores import class_scores
 
 Array = NDArray[Any]
 COUNT = 16
@@ -41,6 +42,7 @@ def make_probes(
     ports: tuple[Tensor, ...],
     precision: str,
     classifier: str | None,
+    activation: str = "none",
 ) -> Probes:
     """Choose samples and a tolerance.
 
@@ -51,10 +53,15 @@ def make_probes(
         ports: the artifact's outputs.
         precision: of the variant.
         classifier: name of the output that names a class, or None.
+        activation: of that output.
     """
     atol = max(_tolerance(outputs[p.name], spreads[p.name], p, precision) for p in ports)
     n = len(next(iter(outputs.values())))
-    chosen = _clear(outputs[classifier], atol) if classifier else np.arange(min(n, COUNT))
+    chosen = (
+        _clear(class_scores(outputs[classifier], activation), atol)
+        if classifier
+        else np.arange(min(n, COUNT))
+    )
     agreement = None
     if classifier and len(chosen):
         agreement = 1.0
