@@ -64,7 +64,7 @@ class Device:
     home: Path
     kind: Kind
     hardware: str
-    child: Child
+    child: Child | None = None
     url: str = ""
 
 
@@ -109,9 +109,9 @@ class Calls:
             f"convert-{version}", [*command, *profiles, *precisions, "--out", str(folder / "package")]
         )
 
-    def prepare_fleet(self) -> None:
+    def prepare_fleet(self, tenant: str = "demo") -> None:
         """Home and keys."""
-        self.edgekit("fleet", "init", "--no-keys", "--tenant", "demo")
+        self.edgekit("fleet", "init", "--no-keys", "--tenant", tenant)
         self.edgekit("key", "init")
 
     def publish(self, package: Path, ref: str) -> None:
@@ -119,9 +119,17 @@ class Calls:
         self.edgekit("release", "add", package)
         self.edgekit("release", "sign", ref)
 
-    def serve(self, broker: str | None = None) -> Child:
-        """Start the service on free loopback ports."""
-        command = [*program("edgekit", "edgekit"), "fleet", "serve", "--home", str(self.home), "--port", "0"]
+    def serve(self, broker: str | None = None, *, port: int = 0) -> Child:
+        """Start the service on a loopback port, 0 for a free one."""
+        command = [
+            *program("edgekit", "edgekit"),
+            "fleet",
+            "serve",
+            "--home",
+            str(self.home),
+            "--port",
+            str(port),
+        ]
         return self.children.start("fleet-serve", command + (["--broker", broker] if broker else []))
 
     def probes(self, file: Path, *, policy: str, min_accuracy: float) -> None:
@@ -129,18 +137,26 @@ class Calls:
         words = ("--min-accuracy", str(min_accuracy), "--policy", policy)
         self.edgekit("slot", "probes", "add", SLOT, file, *words)
 
-    def enrol(self, number: int, kind: Kind, url: str) -> Device:
+    def device_home(self, name: str) -> Path:
+        """Home of a device's agent."""
+        return self.folder / "devices" / name
+
+    def enrol_only(self, name: str, kind: Kind) -> dict[str, Any]:
+        """Enrol one device; what ``edgekit-agent enrol --json`` says."""
+        token = str(self.edgekit("device", "token", "--name", name, "--json").json()["token"])
+        wishes = ("--runtime", kind.runtime, "--precision", kind.precision)
+        agent = program("edgekit-agent", "edgekit_agent.cli")
+        command = (*agent, "enrol", "--url", self.url, "--token", token, "--name", name, *wishes)
+        return self.children.run((*command, "--home", self.device_home(name), "--json"), seconds=_STEP).json()
+
+    def enrol(self, number: int, kind: Kind) -> Device:
         """Enrol one device and start its agent."""
         name = f"dev-{number:02d}"
-        home = self.folder / "devices" / name
-        token = str(self.edgekit("device", "token", "--name", name, "--json").json()["token"])
-        agent = program("edgekit-agent", "edgekit_agent.cli")
-        wishes = ("--runtime", kind.runtime, "--precision", kind.precision)
-        command = (*agent, "enrol", "--url", url, "--token", token, "--name", name, *wishes)
-        answer = self.children.run((*command, "--home", str(home), "--json"), seconds=_STEP).json()
+        answer, home = self.enrol_only(name, kind), self.device_home(name)
         config = home / "agent.toml"
         text = config.read_text(encoding="utf-8").replace("seconds = 10.0", "seconds = 2.0")
         config.write_text(text, encoding="utf-8")
+        agent = program("edgekit-agent", "edgekit_agent.cli")
         child = self.children.start(f"agent-{name}", (*agent, "run", "--home", str(home)))
         return Device(
             id=str(answer["device"]), home=home, kind=kind, hardware=str(answer["hardware"]), child=child
@@ -217,10 +233,13 @@ def wait_inference_address(device: Device, seconds: float) -> str:
     import json
 
     end, place = time.monotonic() + seconds, device.home / "state" / "http.json"
+    child = device.child
     while time.monotonic() < end:
-        if not device.child.alive:
-            raise CommandError(f"ended: {device.child.tail(1500)}", where=device.child.name)
+        if child is None or not child.alive:
+            raise CommandError(f"ended: {child.tail(1500) if child else 'never started'}", where=device.id)
         if place.exists():
             return str(json.loads(place.read_text(encoding="utf-8"))["url"])
         time.sleep(0.1)
-    raise OperationTimeout(f"no address after {seconds:g} s: {device.child.tail(800)}", where=device.id)
+    raise OperationTimeout(
+        f"no address after {seconds:g} s: {child.tail(800) if child else ''}", where=device.id
+    )

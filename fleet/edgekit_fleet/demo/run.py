@@ -189,7 +189,7 @@ class Demo:
         self._traffic = Traffic(samples, slot=SLOT, rate=self._options.rate)
         for number in range(1, self._options.devices + 1):
             kind = self._kind_of(number)
-            device = self._calls.enrol(number, kind, self.result.url)
+            device = self._calls.enrol(number, kind)
             self._devices.append(device)
             story.say(f"{device.id} enrolled as {device.hardware}: {kind.name}")
         for device in self._devices:

@@ -5,11 +5,13 @@ Mounted by the service's application factory: ``app.include_router(page_router(f
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from functools import cache
 from importlib.resources import files
+from typing import Any, cast
 from urllib.parse import parse_qs
 
 from fastapi import APIRouter, HTTPException, Request, Response
@@ -85,7 +87,14 @@ def page_router(feed: Feed, access: Access) -> APIRouter:
     async def events(request: Request) -> Response:
         _demand(may_read(request))
         last = request.headers.get("last-event-id") or request.query_params.get("after")
-        return EventSourceResponse(_stream(feed, last), headers=_HEADERS, ping=30)
+        ended = asyncio.Event()
+        return EventSourceResponse(
+            _stream(feed, last, ended),
+            headers=_HEADERS,
+            ping=30,
+            shutdown_event=cast(Any, ended),  # set when the server is told to stop
+            shutdown_grace_period=2.0,
+        )
 
     @router.get("/v1/events/history")
     async def history(request: Request, device: str) -> Response:
@@ -102,10 +111,20 @@ def _demand(allowed: bool) -> None:
         )
 
 
-async def _stream(feed: Feed, last: str | None) -> AsyncIterator[ServerSentEvent]:
-    async with aclosing(feed.read(last)) as frames:
-        async for frame in frames:
-            yield ServerSentEvent(data=frame.data, event=frame.event, id=frame.id, retry=2000)
+async def _stream(feed: Feed, last: str | None, ended: asyncio.Event) -> AsyncIterator[ServerSentEvent]:
+    closing = asyncio.create_task(_close_after(ended, feed))
+    try:
+        async with aclosing(feed.read(last)) as frames:
+            async for frame in frames:
+                yield ServerSentEvent(data=frame.data, event=frame.event, id=frame.id, retry=2000)
+    finally:
+        closing.cancel()
+
+
+async def _close_after(ended: asyncio.Event, feed: Feed) -> None:
+    """Let open pages go when the server stops, so that it need not cut them off."""
+    await ended.wait()
+    feed.close()
 
 
 async def _limited_body(request: Request) -> bytes:
