@@ -137,6 +137,14 @@ def test_the_tree_shows_rings_gates_and_broken_devices(sim: SimFleet) -> None:
     assert "back: 3/3 devices" in text
 
 
+def test_status_in_a_file_cuts_no_line(sim: SimFleet, cli: RolloutCli) -> None:
+    sim.add_devices(6)
+    rollout = sim.start(sim.add_release("1.0.0"), plan(on_inconclusive="pause"))
+    state = sim.until_state(rollout, "paused", limit=100)
+    assert len(state["reason"]) > 100
+    assert state["reason"] in cli.run("status", rollout).output
+
+
 def test_a_waiting_command_survives_a_service_that_restarts(monkeypatch: pytest.MonkeyPatch) -> None:
     answers: list[object] = [
         {"state": "running", "pause": None},

@@ -34,7 +34,7 @@ from tests.conftest import require_service
 from tests.fleet.homes import CONTRACT, FACTS, enrol_request, write_package
 from tests.simulators.sim_device import Behaviour, SimDevice, always
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(420)]
 DEVICES = 5
 PLAN = {
     "trial_seconds": 0.5,

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 Json = Mapping[str, Any]
+_WIDE = 1000
 
 
 _url_option = click.option(
@@ -244,7 +245,10 @@ def status(rollout_id: str, exit_code: bool, url: str | None, home: Path, as_jso
 
         from edgekit_fleet.cli.rollout_tree import rollout_tree
 
-        Console(soft_wrap=True).print(rollout_tree(document, now=time.time()))
+        console = Console()
+        if not console.is_terminal:
+            console = Console(width=_WIDE)  # nobody wants a file's lines cut
+        console.print(rollout_tree(document, now=time.time()))
     if exit_code:
         _exit_by_state(document)
 
