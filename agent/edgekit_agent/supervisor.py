@@ -70,8 +70,9 @@ class Supervisor:
         self._home, self._config, self._identity = home, config, identity
         seams = seams or Seams()
         self._clock = clock = seams.clock
-        self._detected = seams.detected or detect_apart(home)
         self._lock = Lock(home)
+        home.http.unlink(missing_ok=True)  # a killed agent left it: nobody listens there
+        self._detected = seams.detected or detect_apart(home)
         self._journal = journal = seams.make_journal(home)
         self._crashes = boot.count_start(journal)
         self._boot = journal.new_boot()
