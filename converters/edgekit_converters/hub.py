@@ -16,8 +16,20 @@ from typing import Any
 import onnx
 import onnxruntime as ort
 from onnx import shape_inference
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from edgekit.errors import SourceError
+
+# onnxruntime's errors have no common root below Exception.
+_REFUSALS = (
+    RuntimeError,
+    ort_errors.Fail,
+    ort_errors.InvalidArgument,
+    ort_errors.InvalidGraph,
+    ort_errors.InvalidProtobuf,
+    ort_errors.NotImplemented,
+    ort_errors.RuntimeException,
+)
 
 
 def canonicalise(
@@ -81,7 +93,7 @@ def _folded(model: onnx.ModelProto, place: Path, *, where: str) -> onnx.ModelPro
     options.intra_op_num_threads = 1
     try:
         ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    except RuntimeError as error:
+    except _REFUSALS as error:
         text = " ".join(str(error).split())[:300]
         raise SourceError(f"onnxruntime does not take the graph: {text}", where=where) from error
     result = shape_inference.infer_shapes(onnx.load(place))

@@ -93,6 +93,8 @@ def prepare(context: Context, contract: Contract) -> Prepared:
     origin = "validation" if validation else "calibration" if calibration else "synthetic"
     data = context.work / "samples.npz"
     save_arrays(data, samples.inputs)
+    if calibration is not None:
+        save_arrays(calibration_file(context), calibration.inputs)
     context.progress.step("source", "running on the evaluation data")
     reference = _reference(context, source, resolved, samples, data)
     context.progress.step("source", "making the hub graph")
@@ -110,6 +112,11 @@ def prepare(context: Context, contract: Contract) -> Prepared:
         hub=hub,
         warnings=warnings,
     )
+
+
+def calibration_file(context: Context) -> Path:
+    """Where the calibration samples lie for targets that calibrate by themselves."""
+    return context.work / "calibration.npz"
 
 
 def read_contract(request: Request) -> Contract:
@@ -242,15 +249,17 @@ def with_ranges(context: Context, prepared: Prepared) -> Path | None:
     calibration, hub = prepared.calibration, prepared.hub
     if calibration is None or hub.path is None:
         return None
-    samples = context.work / "calibration.npz"
-    save_arrays(samples, calibration.inputs)
 
     def run(folder: Path) -> Any:
-        args = {"hub": str(hub.path), "samples": str(samples), "out": str(folder / "calibration.npz")}
+        args = {
+            "hub": str(hub.path),
+            "samples": str(calibration_file(context)),
+            "out": str(folder / "calibration.npz"),
+        }
         return context.pool.run("plain", "calibrate", args)
 
     key = {"hub": hub.digest, "data": calibration.digest}
     return context.cache.stage("calibrate", key, run).folder / "calibration.npz"
 
 
-__all__ = ["Context", "Hub", "Prepared", "prepare", "read_contract", "with_ranges"]
+__all__ = ["Context", "Hub", "Prepared", "calibration_file", "prepare", "read_contract", "with_ranges"]

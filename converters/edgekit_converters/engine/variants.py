@@ -11,7 +11,7 @@ from typing import Any
 from edgekit.digest import digest_of
 from edgekit.errors import EdgekitError
 from edgekit_converters.engine.plan import Wanted
-from edgekit_converters.engine.prepare import Context, Prepared
+from edgekit_converters.engine.prepare import Context, Prepared, calibration_file
 from edgekit_converters.npz import load_arrays
 from edgekit_converters.targets import load_target
 from edgekit_converters.tools import tool_versions
@@ -99,7 +99,7 @@ def _build(
         inputs=prepared.resolved.inputs,
         outputs=prepared.resolved.outputs,
         options=wanted.options,
-        calibration=str(context.work / "calibration.npz") if calibrated and prepared.calibration else None,
+        calibration=str(calibration_file(context)) if calibrated and prepared.calibration else None,
         ranges=str(ranges) if calibrated and ranges else None,
         seed=context.request.seed,
     )

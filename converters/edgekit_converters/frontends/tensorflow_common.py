@@ -13,6 +13,7 @@ import numpy as np
 
 from edgekit.errors import SourceError
 from edgekit.package import Tensor
+from edgekit_converters.frontends.tf_mends import mend
 from edgekit_converters.values import Signature
 
 OPSET = 18
@@ -65,6 +66,7 @@ class TensorFlowModel:
         model, _ = tf2onnx.convert.from_function(
             tf.function(body, autograph=False), input_signature=specs, opset=OPSET
         )
+        mend(model, where=str(path.name))
         path.write_bytes(model.SerializeToString(deterministic=True))
         return {"tensorflow": tf.__version__, "tf2onnx": tf2onnx.__version__}
 

@@ -261,6 +261,7 @@ SUPPORTED: dict[str, Callable[[Node], Any]] = {
     "Conv": _conv,
     "Div": _binary(mb.real_div),
     "Dropout": _identity,
+    "Erf": _unary(mb.erf),
     "Exp": _unary(mb.exp),
     "Flatten": _flatten,
     "Gemm": _gemm,
@@ -276,6 +277,8 @@ SUPPORTED: dict[str, Callable[[Node], Any]] = {
     "ReduceMax": _reduce(mb.reduce_max),
     "ReduceMean": _reduce(mb.reduce_mean),
     "ReduceSum": _reduce(mb.reduce_sum),
+    # Not mb.inverse: its default epsilon changes the value.
+    "Reciprocal": lambda node: mb.real_div(x=1.0, y=node.inputs[0]),
     "Relu": _unary(mb.relu),
     "Reshape": _reshape,
     "Sigmoid": _unary(mb.sigmoid),

@@ -427,6 +427,7 @@ SUPPORTED: dict[str, Callable[[Node], list[Value]]] = {
     "ReduceMax": _reduce(tf.reduce_max),
     "ReduceMean": _reduce(tf.reduce_mean),
     "ReduceSum": _reduce(tf.reduce_sum),
+    "Reciprocal": _unary(tf.math.reciprocal),
     "Relu": _unary(tf.nn.relu),
     "Reshape": _reshape,
     "Sigmoid": _unary(tf.nn.sigmoid),
