@@ -67,9 +67,7 @@ def _failure(device: DeviceEvidence, spec: GateSpec) -> str | None:
     return None
 
 
-def _p_fail(
-    counted: tuple[DeviceEvidence, ...], failures: dict[str, str], limit: float
-) -> tuple[float, str]:
+def _p_fail(counted: tuple[DeviceEvidence, ...], failures: dict[str, str], limit: float) -> tuple[float, str]:
     """p-value of "no more than `limit` fail anywhere", and the hardware it comes from (or "")."""
     groups = strata(counted)
     tests = {"": (len(failures), len(counted))}
