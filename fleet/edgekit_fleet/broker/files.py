@@ -11,7 +11,9 @@ service has acknowledged it, so nothing is lost by it.
 
 from __future__ import annotations
 
+import errno
 import os
+import random
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,6 +32,8 @@ from edgekit_fleet.broker.credentials import (
 )
 from edgekit_fleet.errors import BrokerError
 from edgekit_fleet.home import Home, Settings
+
+_LASTING_PORTS = range(20_000, 32_000)  # below the ephemeral ranges of Linux and macOS
 
 MAX_PACKET = 1_048_576
 
@@ -139,8 +143,7 @@ def chosen_port(home: Home, *, host: str, wanted: int) -> int:
         if text.isdigit() and 0 < int(text) < 65_536:
             return int(text)
     try:
-        with socket.create_server((host, 0)) as probe:
-            port = int(probe.getsockname()[1])
+        port = _lasting_port(host)
     except OSError as error:
         raise BrokerError(
             f"the broker cannot listen there: {error.strerror}",
@@ -150,3 +153,21 @@ def chosen_port(home: Home, *, host: str, wanted: int) -> int:
         ) from error
     atomic_write(path, f"{port}\n".encode())
     return port
+
+
+def _lasting_port(host: str) -> int:
+    """A free port that stays ours while the broker is down.
+
+    A port of the system's ephemeral range would not: any outgoing connection may get it as its local
+    end, even a device's own try to reach the broker, which TCP then connects to itself.
+    """
+    for port in random.sample(_LASTING_PORTS, 50):
+        try:
+            socket.create_server((host, port)).close()
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+        else:
+            return port
+    with socket.create_server((host, 0)) as probe:
+        return int(probe.getsockname()[1])
