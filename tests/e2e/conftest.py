@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
 
 from edgekit_fleet.demo.calls import Calls, Kind, kinds, wait_child
@@ -49,38 +51,57 @@ def host_kinds() -> tuple[Kind, ...]:
 
 @pytest.fixture(scope="session")
 def packages(tmp_path_factory: pytest.TempPathFactory, host_kinds: tuple[Kind, ...]) -> Packages:
-    """Trains a good and a bad model, converts good (as two versions) and bad for this machine."""
+    """Trains a model, derives a better and a bad one, and converts them for this machine: `good` for every
+    kind of device, the others for ONNX Runtime."""
     kept = os.environ.get("EDGEKIT_E2E_PACKAGES")
     folder = Path(kept) if kept else tmp_path_factory.mktemp("e2e-packages")
     found = Packages(good=folder / "good", better=folder / "better", bad=folder / "bad")
     if not all((package / "package.json").is_file() for package, _ in found.all()):
-        _build(found, folder, (host_kinds[0], host_kinds[1]))
+        _build(found, folder, host_kinds)
     return found
 
 
 def _build(found: Packages, folder: Path, chosen: Sequence[Kind]) -> None:
+    """Trains once; the other two come from the converted ONNX file, so that nothing heavy is needed."""
     script = REPOSITORY / "examples" / "digits" / "train.py"
+    onnx_kinds = [kind for kind in chosen if kind.runtime == "onnxruntime"]
     with Children(folder=folder / "logs", environment={"XDG_CACHE_HOME": str(folder / "cache")}) as children:
         calls = Calls(children=children, folder=folder)
-        trained = [
-            calls.train(script, found.good, version="1.0.0", inverted=False, epochs=16),
-            calls.train(script, found.bad, version="2.0.0", inverted=True, epochs=16),
-        ]
-        for child in trained:
-            wait_child(child, 240)
-        found.better.mkdir()
-        for path in found.good.iterdir():
-            (found.better / path.name).write_bytes(path.read_bytes())
-        contract = found.better / "model.toml"
-        contract.write_text(contract.read_text().replace('version = "1.0.0"', 'version = "1.1.0"'))
+        wait_child(calls.train(script, found.good, version="1.0.0", inverted=False, epochs=16), 240)
+        wait_child(calls.convert(found.good, version="1.0.0", chosen=chosen), 240)
+        [source] = (found.good / "package" / "variants").glob("*onnx-fp32/model.onnx")
+        _derive(found, found.better, onnx.load(source), version="1.1.0", inverted=False)
+        _derive(found, found.bad, onnx.load(source), version="2.0.0", inverted=True)
         converted = [
-            calls.convert(found.good, version="1.0.0", chosen=chosen),
-            calls.convert(found.bad, version="2.0.0", chosen=chosen),
+            calls.convert(out, version=out.name, chosen=onnx_kinds, source="model.onnx")
+            for out in (found.better, found.bad)
         ]
-        wait_child(converted[0], 240)
-        converted.append(calls.convert(found.better, version="1.1.0", chosen=chosen))
         for child in converted:
             wait_child(child, 240)
+
+
+def _derive(found: Packages, out: Path, model: onnx.ModelProto, *, version: str, inverted: bool) -> None:
+    """A model of its own from the good one: as good with other bytes, or for a world of inverted images."""
+    out.mkdir(parents=True)
+    contract = (found.good / "model.toml").read_text(encoding="utf-8")
+    (out / "model.toml").write_text(contract.replace('version = "1.0.0"', f'version = "{version}"'))
+    for name in ("calibration.npz", "validation.npz"):
+        with np.load(found.good / name, allow_pickle=False) as data:
+            arrays = dict(data)
+        arrays["image"] = 1 - arrays["image"] if inverted else arrays["image"]
+        np.savez(out / name, **arrays)
+    model.producer_version = version
+    if inverted:
+        for node in model.graph.node:
+            node.input[:] = ["inverted" if name == "image" else name for name in node.input]
+        one = onnx.numpy_helper.from_array(np.array(1, np.float32), "one")
+        model.graph.initializer.append(one)
+        model.graph.node.insert(0, onnx.helper.make_node("Sub", ["one", "image"], ["inverted"]))
+    else:
+        weights = max(model.graph.initializer, key=lambda item: len(item.raw_data))
+        changed = onnx.numpy_helper.to_array(weights) * np.float32(1.001)
+        weights.CopyFrom(onnx.numpy_helper.from_array(changed, weights.name))
+    onnx.save(model, out / "model.onnx")
 
 
 @pytest.fixture

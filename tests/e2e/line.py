@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import signal
 import socket
 import sqlite3
@@ -20,10 +21,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from edgekit.errors import UnavailableError
+from edgekit_fleet.broker.files import BrokerFiles
 from edgekit_fleet.client import FleetClient
 from edgekit_fleet.demo.calls import SLOT, Calls, Device, Kind, wait_inference_address, wait_service
 from edgekit_fleet.demo.processes import Child, Children, program
 from edgekit_fleet.demo.traffic import Samples
+from edgekit_fleet.home import Home
 
 T = TypeVar("T")
 Json = dict[str, Any]
@@ -49,9 +52,11 @@ def until(found: Callable[[], T], *, seconds: float, what: str, every: float = 0
 
 
 def free_port() -> int:
-    """A loopback port that nobody listens on now."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
+    """A loopback port that nobody listens on now, and that no outgoing connection gets as its local end."""
+    while True:
+        port = random.randrange(10_000, 20_000)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 def plan(*, soak: float = 2.0, trial: float = 2.0, gates: str = GATES, early_stop: bool = True) -> str:
@@ -106,8 +111,7 @@ class Line:
 
     def broker_pid(self) -> int:
         """Process id of the running broker."""
-        [path] = (self.calls.home / "broker").glob("*.pid")
-        return int(path.read_text().split()[0])
+        return int(BrokerFiles(home=Home(path=self.calls.home)).pid.read_text())
 
     def kill_broker(self) -> None:
         """kill -9 of the broker; the service starts another."""

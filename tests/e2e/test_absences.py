@@ -55,7 +55,7 @@ def test_a_device_that_comes_back_after_the_rollout_began_gets_it(
     line.prepare(packages.all()[:2], packages.good / "model.toml")
     line.calls.probes(packages.good / "probes.npz", policy="enforce", min_accuracy=0.8)
     line.serve()
-    here, away = line.enrol(host_kinds[0]), line.enrol(host_kinds[1])
+    here, away = line.enrol(host_kinds[1]), line.enrol(host_kinds[2])
     until(lambda: line.device(away)["state"] == "online", seconds=20, what="both online")
     line.kill_agent(away)
     until(lambda: line.device(away)["state"] == "lost", seconds=60, what="the last will")

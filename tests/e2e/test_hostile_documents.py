@@ -28,7 +28,7 @@ def test_documents_of_a_device_gone_bad_harm_nobody(
     line.prepare(packages.all()[:1], packages.good / "model.toml")
     line.calls.probes(packages.good / "probes.npz", policy="enforce", min_accuracy=0.8)
     line.serve()
-    bad, good = line.enrol(host_kinds[0]), line.enrol(host_kinds[1])
+    bad, good = line.enrol(host_kinds[1]), line.enrol(host_kinds[2])
     assert line.ended(line.start_rollout(packages.GOOD, plan(soak=2)))["state"] == "completed"
     until(lambda: len(line.stored(bad, "window")) >= 3, seconds=20, what="some windows")
     line.stop_agent(bad)
@@ -45,7 +45,7 @@ def test_documents_of_a_device_gone_bad_harm_nobody(
         for junk in (b"", b"{", b"[]", b'{"record":"window"}', b"\xff" * 2000, b'{"a":' * 3000, b"null"):
             for leaf in ("tm/digits", "reported", "presence", "profile", "ev"):
                 client.publish(f"{mine}/{leaf}", junk)
-        stale = {**facts["reported"], "seq": 0, "boot_id": "00000001-old", "step": "failed", "slots": {}}
+        stale = {**facts["reported"], "seq": 0, "boot_id": "00000000-old", "step": "failed", "slots": {}}
         client.publish(f"{mine}/reported", json.dumps(stale).encode(), retain=True)
         will = {"schema": 1, "state": "lost", "session": 0, "boot_id": "x", "agent": "0", "at": 0.0}
         client.publish(f"{mine}/presence", json.dumps(will).encode(), retain=True)

@@ -98,13 +98,15 @@ class Calls:
             f"train-{version}", [sys.executable, str(script), *words, *flags], environment=quiet
         )
 
-    def convert(self, folder: Path, *, version: str, chosen: Sequence[Kind]) -> Child:
+    def convert(
+        self, folder: Path, *, version: str, chosen: Sequence[Kind], source: str = "model.keras"
+    ) -> Child:
         """Begin to convert one model for the devices of this host."""
         profiles = [word for name in dict.fromkeys(k.profile for k in chosen) for word in ("--profile", name)]
         precisions = [
             word for name in dict.fromkeys(k.precision for k in chosen) for word in ("--precision", name)
         ]
-        command = (*program("edgekit", "edgekit"), "convert", str(folder / "model.keras"))
+        command = (*program("edgekit", "edgekit"), "convert", str(folder / source))
         return self.children.start(
             f"convert-{version}", [*command, *profiles, *precisions, "--out", str(folder / "package")]
         )
