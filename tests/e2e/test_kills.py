@@ -10,7 +10,7 @@ import pytest
 from edgekit_fleet.demo.calls import SLOT, Device, Kind
 from edgekit_fleet.demo.traffic import Traffic, tally
 from tests.e2e.conftest import BROKERS, MakeLine, Packages
-from tests.e2e.line import Line, OutboxWatch, demand_nothing_lost, field_samples, plan, until
+from tests.e2e.line import Line, OutboxWatch, demand_nothing_lost, field_samples, plan, until, wait_stored
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(360)]
 EARLY = ("accepted", "downloading", "verifying", "preparing", "probing")
@@ -62,6 +62,7 @@ def test_service_and_broker_killed_at_every_step_lose_no_request_and_no_window(
             assert line.ended(rollout)["state"] == "completed"
         traffic.stop()
         time.sleep(1.5)
+        wait_stored(line, watch)
         for device in devices:
             line.stop_agent(device)
         demand_nothing_lost(line, watch)
@@ -93,6 +94,7 @@ def test_an_agent_killed_at_every_step_serves_again_and_the_rollout_ends(
                 assert line.serves(other) == targets[number % 2]
             until(lambda: line.serves(victim) != "", seconds=20, what="the victim to serve")
         time.sleep(1.5)
+        wait_stored(line, watch)
         for device in devices:
             line.stop_agent(device)
         demand_nothing_lost(line, watch)
