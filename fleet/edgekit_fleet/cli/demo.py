@@ -58,7 +58,7 @@ def demo(keep: bool, fast: bool, devices: int, out: Path | None, broker: str | N
             try:
                 play.play()
                 if keep:
-                    _wait_for_ctrl_c(story, play.result.url)
+                    _wait_for_ctrl_c(play.result.url)
             finally:
                 play.stop_traffic()
                 groups = list(children.running)
@@ -66,15 +66,15 @@ def demo(keep: bool, fast: bool, devices: int, out: Path | None, broker: str | N
                 left = [pid for child in groups for pid in child.left_over()]
         play.result.claims.append(nothing_left(left))
         story.claims(play.result.claims[-1:])
-    met = sum(claim.met for claim in play.result.claims)
-    story.ending(met, len(play.result.claims))
-    if as_json:
-        click.echo(json.dumps(play.result.to_dict(), indent=2))
-    if not play.result.met:
-        raise RefusedError(f"{len(play.result.claims) - met} claims were not met", code="claims_not_met")
+        met = sum(claim.met for claim in play.result.claims)
+        story.ending(met, len(play.result.claims))
+        if as_json:
+            click.echo(json.dumps(play.result.to_dict(), indent=2))
+        if not play.result.met:
+            raise RefusedError(f"{len(play.result.claims) - met} claims were not met", code="claims_not_met")
 
 
-def _wait_for_ctrl_c(story: object, url: str) -> None:
+def _wait_for_ctrl_c(url: str) -> None:
     click.echo(f"Still running, page at {url}; Ctrl-C ends it.", err=True)
     with contextlib.suppress(KeyboardInterrupt):
         signal.pause()
