@@ -70,16 +70,23 @@ def _load_previous(
 ) -> None:
     reason = Reason(code=error.code, text=f"{record.active.release} cannot be loaded: {error}")
     if record.previous is None:
-        _tell(reporter, journal, record, DeviceStep.FAILED, reason)
+        _fetch_anew(journal, reporter, record, reason)
         return
     healthy = replace(record, active=record.previous, previous=None)
     try:
         _serve(store, host, healthy)
     except EdgekitError as second:
         _LOG.error("slot %s cannot load %s either: %s", record.slot, healthy.active.release, second)
-        _tell(reporter, journal, record, DeviceStep.FAILED, reason)
+        _fetch_anew(journal, reporter, record, reason)
         return
     _fall_back(journal, reporter, record, healthy, reason)
+
+
+def _fetch_anew(journal: Journal, reporter: Reporter, record: SlotRecord, reason: Reason) -> None:
+    """The slot runs nothing, and says so; the desired state is then worked through once more."""
+    _tell(reporter, journal, record, DeviceStep.FAILED, replace(reason, retryable=True))
+    journal.remove_slot(record.slot)
+    journal.put(handled="")
 
 
 def _serve(store: Store, host: ModelHost, record: SlotRecord) -> None:

@@ -49,9 +49,12 @@ class Store:
         return self._folder / "packages" / digest.removeprefix(PREFIX)
 
     def has(self, item: File) -> bool:
-        """Whether the blob is here in its full size (the hash is checked when it is loaded)."""
+        """Whether the blob is here and whole; a damaged one is fetched again."""
         path = self.blob(item.sha256)
-        return path.is_file() and path.stat().st_size == item.bytes
+        try:
+            return path.stat().st_size == item.bytes and sha256_file(path) == item.sha256
+        except (OSError, StorageError):
+            return False
 
     def adopt(self, item: File) -> None:
         """Make a finished download a blob.

@@ -225,11 +225,16 @@ def crash_loop(record: SlotRecord, crashes: int) -> SlotRecord | None:
 
 
 def committed(record: SlotRecord | None, attempt: Attempt, at: float) -> SlotRecord:
-    """What the slot runs once the attempt is committed at time `at`."""
+    """What the slot runs once the attempt is committed at time `at`.
+
+    A model that was left for the one before it is nothing to fall back to: it was taken back.
+    """
+    before = record.previous if record else None
+    way_back = before is not None and before.digest == attempt.model.digest
     return SlotRecord(
         slot=attempt.slot,
         active=replace(attempt.model, deployment=attempt.deployment, since=at),
-        previous=record.active if record else None,
+        previous=record.active if record and not way_back else None,
     )
 
 

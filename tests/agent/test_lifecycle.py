@@ -426,6 +426,36 @@ async def test_a_damaged_active_model_gives_way_to_its_previous(tmp_path: Path, 
         assert agent.now.slots["toy"].release == "toy@1.0.0"
 
 
+async def test_a_damaged_only_model_is_fetched_again_and_nothing_is_claimed_meanwhile(
+    tmp_path: Path, service: FakeService
+) -> None:
+    toy = toy_model.make()
+    service.add(toy)
+    async with running(tmp_path, service) as agent:
+        await agent.install(service.envelope(service.wish(toy)), 1)
+    folder = tmp_path / "store" / "packages" / toy.manifest.digest.removeprefix("sha256:")
+    model = folder / toy.variant.files[0].path
+    model.write_bytes(b"\0" + model.read_bytes()[1:])  # the blob too: it is one file with two names
+    async with running(tmp_path, service) as agent:
+        await agent.until(lambda: agent.now.step is DeviceStep.COMMITTED, "fetched and committed again")
+        assert answers(agent) == [0, 1, 2]
+        assert agent.now.slots["toy"].release == "toy@1.0.0"
+        assert agent.codes[0] == "hash_mismatch"
+
+
+async def test_a_release_that_was_taken_back_is_nothing_to_fall_back_to(
+    tmp_path: Path, service: FakeService
+) -> None:
+    good, bad = toy_model.make(), toy_model.make("2.0.0", toy_model.GOOD * 2)
+    service.add(good)
+    service.add(bad)
+    async with running(tmp_path, service) as agent:
+        await agent.install(service.envelope(service.wish(good)), 1)
+        await agent.install(service.envelope(service.wish(bad)), 2)
+        await agent.install(service.envelope(service.wish(good)), 3)
+        assert agent.now.slots["toy"].previous is None
+
+
 async def test_a_crash_loop_reverts_by_itself(tmp_path: Path, service: FakeService) -> None:
     first, second = toy_model.make(), toy_model.make("2.0.0", toy_model.GOOD * 2)
     service.add(first)
