@@ -11,7 +11,7 @@ import pytest
 from edgekit.documents import DeviceStep, Reason
 from edgekit_fleet.db.tables import ReleaseRow
 from edgekit_fleet.rollout.plan import TIMED_STEPS
-from edgekit_fleet.rollout_orders import begin_rollback
+from edgekit_fleet.rollout_orders import begin_rollback, resume
 from edgekit_fleet.rollouts import get_rollout
 from tests.fleet.rollout_sim import GATES, SKEWED, installed, plan, sim
 from tests.simulators.sim_device import Behaviour, always
@@ -156,6 +156,21 @@ def test_a_release_to_go_back_to_that_was_invalidated_is_not_installed_again(sim
         session.get_one(ReleaseRow, (old, 1)).state = "invalidated"
     state = sim.until_state(rollout, "rollback_failed", limit=300)
     assert state["rings"][0]["members"][0]["back"]["reason"]["code"] == "invalidated"
+
+
+def test_a_rollout_that_nobody_could_take_is_held_and_gated_once_devices_come(sim: SimFleet) -> None:
+    bad = sim.add_release("1.0.0")
+    sim.behave = always({bad: Behaviour(accuracy=0.2)})
+    rollout = sim.start(bad, plan())
+    state = sim.until_state(rollout, "paused", limit=60)
+    assert (state["pause"], state["reason"]) == ("stalled", "no device of any ring can take it")
+    sim.add_devices(12)
+    sim.advance(30)
+    assert sim.running() == {"-": 12}
+    with sim.fleet.database.write() as session:
+        resume(session, rollout, actor="operator", now=sim.clock.now())
+    assert sim.until_state(rollout, "rolled_back", limit=200)["rings"][0]["verdict"] == "fail"
+    assert sim.running() == {"-": 12}
 
 
 # -- timers, offline, late -----------------------------------------------------------------------

@@ -391,9 +391,26 @@ class Mover:
             self._late_ring(rings, RingState.DEPLOYING)
             return
         members = [member_of(row) for row in members_of(self.session, self.row.id)]
+        if not members:
+            self._hold_untaken()
+            return
         nobody = "" if any(member.step.good for member in members) else "no device was there to take it"
         change_state(self.session, self.row, RolloutState.COMPLETED, reason=nobody, now=self.now)
         self.row.ended = self.now
+
+    def _hold_untaken(self) -> None:
+        """No ring had a device: nothing is proven, so whoever enrols later must not get it ungated.
+
+        The rings start over when a person resumes.
+        """
+        excluded: dict[str, str] = {}
+        for ring in rings_of(self.session, self.row.id):
+            excluded |= ring.excluded
+            ring.state, ring.opened, ring.closed, ring.reason = RingState.PENDING.value, 0.0, 0.0, ""
+        shown = "; ".join(f"{device}: {why}" for device, why in sorted(excluded.items())[:3])
+        left = f" ({len(excluded)} left out: {shown})" if excluded else ""
+        self.row.ring = 0
+        self._pause("stalled", f"no device of any ring can take it{left}")
 
     def _arrivals(self) -> tuple[Eligible, ...]:
         """Eligible devices that some ring of the plan selects and that are not members yet."""
