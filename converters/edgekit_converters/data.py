@@ -177,11 +177,15 @@ def _read_folder(path: Path) -> tuple[dict[str, Array], list[Path]]:
 def _read_npz(path: Path) -> dict[str, Array]:
     try:
         # From memory: numpy leaves the file open when the archive in it is damaged.
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise DataError(
-                    "not an npz archive", where=str(path), remedy="save it with numpy.savez(file, name=array)"
-                )
+        content = path.read_bytes()
+        if not content.startswith(b"PK"):  # numpy would take it for a pickle, or for a single array
+            raise DataError(
+                "not an npz archive",
+                where=str(path),
+                remedy="save it with numpy.savez(file, name=array)",
+                code="unreadable_data",
+            )
+        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
     except (OSError, ValueError, zipfile.BadZipFile, zlib.error, EOFError, KeyError) as error:
         raise _unreadable(path, error) from error

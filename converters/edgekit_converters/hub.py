@@ -8,6 +8,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -94,6 +97,9 @@ def _folded(model: onnx.ModelProto, place: Path, *, where: str) -> onnx.ModelPro
     try:
         ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     except _REFUSALS as error:
+        if shutil.disk_usage(place.parent).free < model.ByteSize():
+            # onnxruntime calls a full disk a graph that it cannot serialise.
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(place)) from error
         text = " ".join(str(error).split())[:300]
         raise SourceError(f"onnxruntime does not take the graph: {text}", where=where) from error
     result = shape_inference.infer_shapes(onnx.load(place))

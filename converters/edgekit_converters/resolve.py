@@ -10,6 +10,7 @@ from pathlib import Path
 from edgekit.contract import Contract, InputSpec, OutputSpec
 from edgekit.errors import ContractError
 from edgekit.package import Tensor
+from edgekit.tomlfile import did_you_mean
 from edgekit_converters.values import Signature, Source
 
 
@@ -77,6 +78,14 @@ def resolve(contract: Contract, signature: Signature, source: Source, *, where: 
         names[port.name] = found.name
     if len(set(names.values())) != len(names):
         raise ContractError("an input and an output have the same name", where=where)
+    ports = {item.name for item in full_outputs}
+    for metric in contract.metrics:
+        if metric.output is not None and metric.output not in ports:
+            raise ContractError(
+                f"{metric.output!r} is no output of the model",
+                where=f"{where}: metrics.{metric.name}.output",
+                remedy=did_you_mean(metric.output, ports),
+            )
     name = contract.name or re.sub(r"[^A-Za-z0-9._+-]", "-", Path(source.path).stem).lstrip("._+-") or "model"
     completed = replace(
         contract,
@@ -88,11 +97,12 @@ def resolve(contract: Contract, signature: Signature, source: Source, *, where: 
     return Resolved(contract=completed, names=names, signature=signature)
 
 
-def with_labels(resolved: Resolved) -> Resolved:
-    """The same once class labels were found in the validation data: the first matrix output classifies."""
+def with_labels(resolved: Resolved, highest: int) -> Resolved:
+    """The same once whole-number labels up to `highest` were found in the validation data: the first
+    matrix output classifies. A single unit tells two classes apart; greater numbers are values to it."""
     contract = resolved.contract
     first = contract.outputs[0]
-    if resolved.classifier or first.task or len(first.shape) != 2:
+    if resolved.classifier or first.task or len(first.shape) != 2 or (first.shape[1] == 1 and highest > 1):
         return resolved
     activation = first.activation if first.activation != "none" else "logits"
     outputs = (replace(first, task="classification", activation=activation), *contract.outputs[1:])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from edgekit.contract import Contract, InputSpec, OutputSpec
@@ -59,6 +59,7 @@ def scaffold(source: Path, out: Path, *, force: bool) -> Path:
     found = recognise(source)
     with Pool(Limits()) as pool:
         signature = Signature.from_dict(pool.run(found.worker, "describe", {"source": asdict(found)}))
+    # A free axis stands as one while the rest is resolved, and is written as it is: free.
     pinned = Contract(
         inputs=tuple(
             InputSpec(name=item.name, dtype=item.dtype, shape=(-1, *(abs(size) for size in item.shape[1:])))
@@ -67,7 +68,8 @@ def scaffold(source: Path, out: Path, *, force: bool) -> Path:
     )
     contract = resolve(pinned, signature, found, where=str(source)).contract
     text = _HEAD.format(name=json.dumps(contract.name))
-    text += "".join(_input(item) for item in contract.inputs)
+    ports = zip(contract.inputs, signature.inputs, strict=True)
+    text += "".join(_input(replace(item, shape=port.shape)) for item, port in ports)
     text += "".join(_output(item) for item in contract.outputs)
     if any(item.has_argmax for item in contract.outputs):
         text += '\n[[metrics]]\nname = "top1"\ntolerance = 0.01\n'
@@ -78,6 +80,8 @@ def scaffold(source: Path, out: Path, *, force: bool) -> Path:
 def _input(item: InputSpec) -> str:
     image = len(item.shape) == 4 and item.dtype in ("float32", "uint8")
     lines = ["", "[[inputs]]", *_port(item.name, item.dtype, item.shape)]
+    if -1 in item.shape[1:]:
+        lines.append("# the model leaves sizes after the batch open: write the ones that your devices use")
     if image:
         last = item.shape[-1] in (1, 3, 4)
         lines += [f'layout = "{"NHWC" if last else "NCHW"}"', 'meaning = "image"']

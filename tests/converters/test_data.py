@@ -82,6 +82,14 @@ def test_a_damaged_npz_is_named(tmp_path: Path, data: bytes) -> None:
         read_dataset(path, (IMAGE,), {})
 
 
+def test_a_single_array_or_text_called_npz_is_not_taken_for_python_objects(tmp_path: Path) -> None:
+    np.save(tmp_path / "single.npy", good())
+    (tmp_path / "text.npz").write_text("hello")
+    for name in ("single.npy", "text.npz"):
+        with pytest.raises(DataError, match="not an npz archive"):
+            read_dataset(tmp_path / name, (IMAGE,), RANGES)
+
+
 def test_a_truncated_npz_is_named(tmp_path: Path) -> None:
     path = pack(tmp_path, image=good(500))
     path.write_bytes(path.read_bytes()[:-40])

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from edgekit.contract import Contract, InputSpec, OutputSpec
+from edgekit.contract import Contract, InputSpec, Metric, OutputSpec
 from edgekit.errors import ContractError
 from edgekit.package import Tensor
 from edgekit_converters.resolve import resolve, with_labels
@@ -62,5 +62,19 @@ def test_class_labels_make_a_matrix_output_a_classifier() -> None:
     logits = replace(MODEL, activation="none")
     found = resolve(Contract(), logits, SOURCE, where="model.toml")
     assert found.classifier is None
-    assert with_labels(found).classifier == "dense"
-    assert with_labels(found).contract.outputs[0].activation == "logits"
+    assert with_labels(found, 9).classifier == "dense"
+    assert with_labels(found, 9).contract.outputs[0].activation == "logits"
+
+
+def test_whole_number_targets_of_a_regression_are_no_class_labels() -> None:
+    one = replace(MODEL, activation="none", outputs=(Tensor(name="price", dtype="float32", shape=(-1, 1)),))
+    found = resolve(Contract(), one, SOURCE, where="model.toml")
+    assert with_labels(found, 346).classifier is None
+    assert with_labels(found, 1).classifier == "price"
+
+
+def test_a_metric_of_an_output_that_does_not_exist_is_named() -> None:
+    contract = Contract(metrics=(Metric(name="top1", tolerance=0.1, output="dens"),))
+    with pytest.raises(ContractError, match="no output") as caught:
+        resolve(contract, MODEL, SOURCE, where="model.toml")
+    assert "dense" in (caught.value.remedy or "")

@@ -35,6 +35,7 @@ def decide(
         precision=precision,
         errors={"y": output_error(source, variant, activation="softmax")},
         labels=None if labels is None else label_result(source, variant, labels, None),
+        labelled="y",
         tolerance=tolerance,
         origin=origin,
         n=len(source),
@@ -67,6 +68,39 @@ def test_nan_is_a_breach_whatever_the_labels_say() -> None:
     verdict = decide(y, broken, precision="int8", labels=y.argmax(1))
     assert verdict.verdict == "breach"
     assert "NaN" in verdict.why
+
+
+@pytest.mark.parametrize("doubt", ["constant_samples", "duplicate_samples"])
+def test_agreement_on_calibration_data_that_says_nothing_is_no_pass(doubt: str) -> None:
+    y = outputs()
+    errors = {"y": output_error(y, y, activation="softmax")}
+    given: dict[str, Any] = {"precision": "int8", "errors": errors, "labels": None, "labelled": None}
+    verdict = judge(**given, tolerance=0.01, origin="calibration", n=len(y), doubts=(doubt,))
+    assert (verdict.verdict, doubt in verdict.reasons) == ("unverified", True)
+    assert judge(**given, tolerance=0.01, origin="validation", n=len(y), doubts=(doubt,)).verdict == "pass"
+
+
+def test_an_offset_does_not_hide_that_the_signal_is_lost() -> None:
+    kelvin = (300 + RANDOM.standard_normal((200, 1))).astype(np.float32)
+    assert "dB" in decide(kelvin, np.full_like(kelvin, 300), precision="int8").why
+
+
+def test_a_second_output_that_is_wrong_is_not_hidden_by_labels_of_the_first() -> None:
+    y, other = outputs(), outputs()
+    verdict = judge(
+        precision="int8",
+        errors={
+            "y": output_error(y, y, activation="softmax"),
+            "angle": output_error(other, other[::-1], activation=None),
+        },
+        labels=label_result(y, y, y.argmax(1), None),
+        labelled="y",
+        tolerance=0.01,
+        origin="validation",
+        n=len(y),
+    )
+    assert verdict.verdict == "breach"
+    assert "angle" in verdict.why
 
 
 def test_a_model_that_is_wrong_in_the_field_is_a_breach_with_few_labels() -> None:

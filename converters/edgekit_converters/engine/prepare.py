@@ -153,7 +153,7 @@ def _data(request: Request, resolved: Resolved) -> tuple[Dataset | None, Dataset
     if validation is not None and validation.labels is not None:
         labels = validation.labels
         if labels.ndim == 1 and labels.dtype.kind in "iu":
-            resolved = with_labels(resolved)
+            resolved = with_labels(resolved, int(labels.max()))
         chosen = resolved.classifier
         if chosen is not None:
             classes = next(o.shape[-1] for o in resolved.contract.outputs if o.name == chosen)

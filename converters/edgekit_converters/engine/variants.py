@@ -160,9 +160,11 @@ def _judged(prepared: Prepared, wanted: Wanted, checked: Checked, arrays: Mappin
         precision=wanted.precision,
         errors=errors,
         labels=labels,
+        labelled=classifier,
         tolerance=DEFAULT_TOLERANCE if tolerance is None else tolerance,
         origin=prepared.origin,
         n=prepared.samples.n,
+        doubts=prepared.warnings,
     )
     probes = make_probes(
         inputs=prepared.samples.inputs,

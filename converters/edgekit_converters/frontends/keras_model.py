@@ -49,7 +49,8 @@ def load(path: Path) -> TensorFlowModel:
     )
 
     def call(tensors: Any) -> list[Any]:
-        answer = model(list(tensors) if len(tensors) > 1 else tensors[0], training=False)
+        # `model.input` has the structure that the model was made with: one tensor, a list or a dict.
+        answer = model(keras.tree.pack_sequence_as(model.input, list(tensors)), training=False)
         return list(keras.tree.flatten(answer))
 
     return TensorFlowModel(call, signature, keep=model)

@@ -34,11 +34,15 @@ def calibrate(hub: Path, samples: Path, out: Path) -> Mapping[str, Any]:
     peaks: dict[str, Any] = {}
     sums: dict[str, Any] = {}
     counts: dict[str, int] = {}
+    channels: dict[str, int] = {}
+    fickle: set[str] = set()
     for tensors in _runs(session, inputs):
         for name, value in tensors.items():
             low[name] = min(low.get(name, np.inf), float(value.min()))
             high[name] = max(high.get(name, -np.inf), float(value.max()))
-            if value.ndim > 1:
+            if value.ndim > 1 and channels.setdefault(name, value.shape[1]) != value.shape[1]:
+                fickle.add(name)  # axis 1 is no channel: recurrent layers have the batch there
+            elif value.ndim > 1:
                 axes = tuple(axis for axis in range(value.ndim) if axis != 1)
                 peaks[name] = np.maximum(peaks.get(name, 0), np.abs(value).max(axis=axes))
                 sums[name] = sums.get(name, 0) + value.sum(axis=axes, dtype=np.float64)
@@ -48,7 +52,8 @@ def calibrate(hub: Path, samples: Path, out: Path) -> Mapping[str, Any]:
         for name, value in tensors.items():
             span = (low[name], high[name] if high[name] > low[name] else low[name] + 1)
             histograms[name] += np.histogram(value, BINS, span)[0]
-    _store(out, low, high, histograms, peaks, {name: sums[name] / counts[name] for name in sums})
+    peaks = {name: value for name, value in peaks.items() if name not in fickle}
+    _store(out, low, high, histograms, peaks, {name: sums[name] / counts[name] for name in peaks})
     return {"tensors": len(low), "samples": len(next(iter(inputs.values())))}
 
 

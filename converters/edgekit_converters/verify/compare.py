@@ -20,7 +20,8 @@ class OutputError:
     """Error of one output against the source's.
 
     `max_abs` in the output's unit, `max_relative` divided by the range of the source's output,
-    `snr_db` signal to noise, `argmax` the share of samples with the same largest value.
+    `snr_db` signal to noise (a constant offset is no signal), `argmax` the share of samples with the
+    same largest value.
     """
 
     max_abs: float
@@ -58,7 +59,7 @@ def output_error(source: Array, variant: Array, *, activation: str | None) -> Ou
     gap = np.abs(ours - theirs)
     gap = np.where(np.isfinite(gap), gap, np.inf)
     span = float(theirs.max() - theirs.min())
-    noise, signal = float((gap**2).mean()), float((theirs**2).mean())
+    noise, signal = float((gap**2).mean()), _signal(theirs)
     agree = None
     if activation is not None and source.ndim > 1:
         agree = float((_classes(variant, activation) == _classes(source, activation)).mean())
@@ -91,6 +92,11 @@ def label_result(
 
 def _classes(values: Array, activation: str) -> Array:
     return np.asarray(class_scores(values, activation).argmax(-1))
+
+
+def _signal(values: Array) -> float:
+    """Mean power around the mean: 300 K ± 1 K carries 1 K of signal. Of a constant, its own power."""
+    return float(values.var()) or float((values**2).mean())
 
 
 def _decibel(signal: float, noise: float) -> float:

@@ -1,8 +1,9 @@
 """The verdict on a variant: a pure function of the figures, the contract's tolerance and the data's origin.
 
-With labels: breach when the one-sided 95 % lower bound of the paired drop exceeds the tolerance, or
-the point drop does with n ≥ 1,000. Without: thresholds by precision. On synthetic inputs a variant is
-at most ``unverified``.
+With labels, the output they belong to: breach when the one-sided 95 % lower bound of the paired drop
+exceeds the tolerance, or the point drop does with n ≥ 1,000. Every other output: thresholds by precision.
+On synthetic inputs, and on calibration samples that are all but the same, a variant is at most
+``unverified``.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ DEFAULT_TOLERANCE = 0.01
 _LARGE = 1000
 _MAX_RELATIVE = {"fp32": 1e-4, "fp16": 1e-2}
 _SNR_DB, _ARGMAX = 20.0, 0.99
+_EMPTY = ("constant_samples", "duplicate_samples")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,9 +39,11 @@ def judge(
     precision: str,
     errors: Mapping[str, OutputError],
     labels: LabelResult | None,
+    labelled: str | None,
     tolerance: float,
     origin: str,
     n: int,
+    doubts: tuple[str, ...] = (),
 ) -> Verdict:
     """Decide.
 
@@ -47,11 +51,15 @@ def judge(
         precision: of the variant.
         errors: by output name.
         labels: paired accuracy where there are labels.
+        labelled: name of the output that they judge; every other one is judged by its figures.
         tolerance: accepted drop of top-1, as a share.
         origin: of the data: ``validation``, ``calibration`` or ``synthetic``.
         n: number of samples.
+        doubts: what is wrong with the calibration data, by code.
     """
-    breaches = _label_breaches(labels, tolerance) if labels else _numeric_breaches(precision, errors)
+    unlabelled = {name: item for name, item in errors.items() if labels is None or name != labelled}
+    breaches = _label_breaches(labels, tolerance) if labels else []
+    breaches += _numeric_breaches(precision, unlabelled)
     if any(not math.isfinite(item.max_abs) for item in errors.values()):
         breaches.insert(0, "the variant gives NaN or infinity where the source does not")
     metrics = _metrics(errors, labels, tolerance)
@@ -65,6 +73,10 @@ def judge(
     if origin == "synthetic":
         why = "compared on random inputs only; give --validation data for a verdict"
         return Verdict(verdict="unverified", why=why, reasons=reasons, metrics=metrics)
+    empty = tuple(code for code in doubts if code in _EMPTY)
+    if origin == "calibration" and empty:
+        why = "compared on calibration samples that are all but the same; give --validation data"
+        return Verdict(verdict="unverified", why=why, reasons=(*reasons, *empty), metrics=metrics)
     return Verdict(verdict="pass", why=_good(labels, errors, n), reasons=reasons, metrics=metrics)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -95,13 +96,22 @@ def _converted(converter: Any) -> bytes:
     try:
         data: bytes = converter.convert()
     except (ConverterError, ValueError, RuntimeError) as error:
-        text = " ".join(str(error).split())[:400]
-        raise Refusal(
-            f"TFLiteConverter: {text}",
-            remedy="see the named op; another precision or target may do",
-            code="conversion_failed",
-        ) from error
+        raise refused_by_converter(str(error)) from error
     return data
+
+
+def refused_by_converter(said: str) -> Refusal:
+    """The converter's reason without the stack of source lines around it."""
+    text = " ".join(said.split())
+    found = re.search(r"error: (.+?)(?= pass\b| [\w./-]+\.py:\d+| Error code:|$)", text)
+    remedy = "see the named op; another precision or target may do"
+    if "TensorList" in text:
+        remedy = "a recurrent layer loops: build it with unroll=True, or take an onnx target"
+    return Refusal(
+        f"TFLiteConverter: {(found.group(1) if found else text)[:400]}",
+        remedy=remedy,
+        code="conversion_failed",
+    )
 
 
 def _require_effect(job: Job, found: flatbuffer.Inspection) -> None:
