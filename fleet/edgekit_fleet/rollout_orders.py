@@ -264,6 +264,7 @@ def resume(session: Session, rollout: str, *, actor: str, now: float) -> Rollout
         RefusedError: not paused; a failed ring; an approval that is wanted (`promote` gives it).
     """
     row = get_rollout(session, rollout)
+    check_move(RolloutState(row.state), RolloutState.RUNNING, rollout=rollout)
     ring = rings_of(session, rollout)[row.ring]
     if row.pause == "approval" and not ring.approved:
         raise RefusedError(
@@ -291,10 +292,10 @@ def promote(session: Session, rollout: str, *, actor: str, now: float) -> Rollou
         RefusedError: the ring failed, or devices of it are still on their way.
     """
     row = get_rollout(session, rollout)
-    ring = rings_of(session, rollout)[row.ring]
-    _refuse_failed(row, ring)
     if RolloutState(row.state) not in (RolloutState.RUNNING, RolloutState.PAUSED):
         check_move(RolloutState(row.state), RolloutState.RUNNING, rollout=rollout)
+    ring = rings_of(session, rollout)[row.ring]
+    _refuse_failed(row, ring)
     if ring.state in (RingState.PENDING.value, RingState.AWAITING_APPROVAL.value):
         ring.approved = True
     elif ring.state == RingState.SOAKING.value:

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from edgekit.documents import DeviceStep, Reason
+from edgekit.errors import RefusedError
 from edgekit_fleet.db.tables import ReleaseRow
 from edgekit_fleet.rollout.plan import TIMED_STEPS
-from edgekit_fleet.rollout_orders import begin_rollback, resume
+from edgekit_fleet.rollout_orders import begin_rollback, promote, resume
 from edgekit_fleet.rollouts import get_rollout
 from tests.fleet.rollout_sim import GATES, SKEWED, installed, plan, sim
 from tests.simulators.sim_device import Behaviour, always
@@ -171,6 +172,21 @@ def test_a_rollout_that_nobody_could_take_is_held_and_gated_once_devices_come(si
         resume(session, rollout, actor="operator", now=sim.clock.now())
     assert sim.until_state(rollout, "rolled_back", limit=200)["rings"][0]["verdict"] == "fail"
     assert sim.running() == {"-": 12}
+
+
+def test_orders_to_a_rollout_that_is_back_name_its_state_and_no_remedy_that_is_refused(sim: SimFleet) -> None:
+    sim.add_devices(12)
+    bad = sim.add_release("1.0.0")
+    sim.behave = always({bad: Behaviour(accuracy=0.2)})
+    rollout = sim.start(bad, plan())
+    sim.until_state(rollout, "rolled_back", limit=200)
+    for order in (resume, promote):
+        with (
+            pytest.raises(RefusedError, match="it is rolled_back") as caught,
+            sim.fleet.database.write() as session,
+        ):
+            order(session, rollout, actor="operator", now=sim.clock.now())
+        assert caught.value.code == "bad_state"
 
 
 # -- timers, offline, late -----------------------------------------------------------------------
