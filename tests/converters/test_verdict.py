@@ -80,6 +80,12 @@ def test_agreement_on_calibration_data_that_says_nothing_is_no_pass(doubt: str) 
     assert judge(**given, tolerance=0.01, origin="validation", n=len(y), doubts=(doubt,)).verdict == "pass"
 
 
+def test_a_float_variant_that_computes_something_else_is_a_breach_though_labels_do_not_mind() -> None:
+    y = outputs()
+    wrong_labels = (y.argmax(1) + 1) % y.shape[1]
+    assert decide(y, np.full_like(y, 0.1), precision="fp32", labels=wrong_labels).verdict == "breach"
+
+
 def test_an_offset_does_not_hide_that_the_signal_is_lost() -> None:
     kelvin = (300 + RANDOM.standard_normal((200, 1))).astype(np.float32)
     assert "dB" in decide(kelvin, np.full_like(kelvin, 300), precision="int8").why

@@ -60,6 +60,7 @@ def judge(
     unlabelled = {name: item for name, item in errors.items() if labels is None or name != labelled}
     breaches = _label_breaches(labels, tolerance) if labels else []
     breaches += _numeric_breaches(precision, unlabelled)
+    breaches += _structural_breaches(precision, errors, skip=unlabelled)
     if any(not math.isfinite(item.max_abs) for item in errors.values()):
         breaches.insert(0, "the variant gives NaN or infinity where the source does not")
     metrics = _metrics(errors, labels, tolerance)
@@ -106,6 +107,17 @@ def _numeric_breaches(precision: str, errors: Mapping[str, OutputError]) -> list
         if limit is None and item.argmax is not None and item.argmax < _ARGMAX:
             found.append(f"{name}: the same class in {item.argmax:.4f} of samples, {_ARGMAX} needed")
     return found
+
+
+def _structural_breaches(
+    precision: str, errors: Mapping[str, OutputError], *, skip: Mapping[str, OutputError]
+) -> list[str]:
+    """Float variants that compute something else than the source, even where the labels do not mind."""
+    return [
+        f"{name}: signal to noise {item.snr_db:.1f} dB in {precision}: it computes something else"
+        for name, item in errors.items()
+        if precision in _MAX_RELATIVE and name not in skip and item.snr_db < _SNR_DB
+    ]
 
 
 def _good(labels: LabelResult | None, errors: Mapping[str, OutputError], n: int) -> str:
