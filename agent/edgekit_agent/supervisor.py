@@ -223,7 +223,7 @@ class Supervisor:
         await asyncio.to_thread(self._link.stop)
         self.host.close()
         self.reporter.close()
-        boot.lived(self._journal)
+        self._lived()
         self._write_live()
         self._journal.close()
         self._outbox.close()
@@ -313,13 +313,19 @@ class Supervisor:
     async def _health_loop(self) -> None:
         """Note a start that was no crash; from then on see that the link's thread lives."""
         await asyncio.sleep(_HEALTHY_SECONDS)
-        await asyncio.to_thread(boot.lived, self._journal)
+        await asyncio.to_thread(self._lived)
         while True:
             await asyncio.sleep(_RESTART_SECONDS)
             if not self._link.alive:
                 self.exceptions += 1
                 _LOG.error("the MQTT thread ended; it is started again")
                 self._link.start()
+
+    def _lived(self) -> None:
+        try:
+            boot.lived(self._journal)
+        except StorageError as error:
+            _LOG.error("that this start was no crash is not on record: %s", error)
 
     def _write_live(self) -> None:
         refusal = self.reporter.last_refusal

@@ -7,7 +7,10 @@ import contextlib
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from edgekit.documents import DeviceStep, ProbePolicy
+from edgekit.errors import StorageError
 from edgekit_agent.config import Home
 from edgekit_agent.errors import ModelError
 from edgekit_agent.journal import Journal
@@ -474,6 +477,25 @@ async def test_a_crash_loop_reverts_by_itself(tmp_path: Path, service: FakeServi
         assert agent.now.reason.code == "crash_loop"
     async with running(tmp_path, service) as agent:
         assert agent.now.slots["toy"].release == "toy@1.0.0"
+
+
+async def test_a_full_disk_neither_ends_the_watch_over_the_link_nor_spoils_the_end(
+    tmp_path: Path, service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[Journal] = []
+
+    def full(journal: Journal) -> None:
+        tried.append(journal)
+        raise StorageError("database or disk is full")
+
+    monkeypatch.setattr("edgekit_agent.supervisor.boot.lived", full)
+    monkeypatch.setattr("edgekit_agent.supervisor._HEALTHY_SECONDS", 0.0)
+    async with running(tmp_path, service) as agent:
+        await agent.until(lambda: bool(tried), "it tries to note that it lives")
+        await asyncio.sleep(0.1)
+        assert agent.supervisor.exceptions == 0
+    async with running(tmp_path, service):
+        assert len(tried) > 1, "the first one ended in order and let go of its home"
 
 
 async def test_a_slot_that_is_not_wanted_any_more_serves_nothing(
