@@ -24,6 +24,11 @@ from edgekit_agent.errors import ConfigError, EnrolmentError
 
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{8,256}\.[0-9a-f]{64}\Z")
 _CONTEXT = "edgekit-enrol:"
+_REMEDIES = {
+    401: "ask for a new token",
+    403: "ask for a new token",
+    409: "choose another --name; the token is still good",
+}
 
 
 def enrol(
@@ -114,7 +119,7 @@ def _ask(service: web.Service, request: EnrolRequest) -> EnrolAnswer:
         raise EnrolmentError(
             f"the service refused (HTTP {answer.status}): {_detail(answer.body)}",
             where=where,
-            remedy="ask for a new token",
+            remedy=_REMEDIES.get(answer.status),
         )
     try:
         return EnrolAnswer.parse(answer.body)
