@@ -236,10 +236,11 @@ def _check_name(name: str) -> None:
 
 
 def _load(data: bytes, where: str) -> Mapping[str, Array]:
+    if not data.startswith(b"PK"):  # numpy would take it for a pickle, or for a single array
+        remedy = "save with np.savez(file, <input>=…, labels=…)"
+        raise DataError("an npz file was expected", where=where, remedy=remedy)
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-            if not hasattr(archive, "files"):
-                raise DataError("an npz file was expected", where=where)
             return {name: archive[name] for name in archive.files}
     except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
         raise DataError(

@@ -155,3 +155,9 @@ def test_dry_runs_change_nothing(base_fleet: Fleet, tmp_path: Path) -> None:
     create_slot(base_fleet, "digits", CONTRACT, actor="test")
     add(base_fleet, written(tmp_path, probe_bytes()), dry_run=True)
     assert set(base_fleet.repository.targets()) == {"director.json"}
+
+
+def test_a_single_array_for_probes_is_named_and_no_traceback(fleet: Fleet, tmp_path: Path) -> None:
+    np.save(tmp_path / "single.npy", np.zeros((3, 2), np.float32))
+    with pytest.raises(DataError, match="npz file was expected"):
+        add(fleet, tmp_path / "single.npy")
