@@ -18,6 +18,7 @@ from tests.conftest import in_ci
 from tests.house.environments import fresh_environment, pip
 from tools.lock import DEVICE_PYTHONS, ROOT
 
+OWN_TESTS = ("tests/core", "tests/agent", "tests/contract/test_documents.py")
 CHOSEN = (DEVICE_PYTHONS[0], DEVICE_PYTHONS[-1])
 IN_A_CHECKOUT_ONLY = ("tests/core/test_profile.py::test_the_checkouts_profiles_are_preferred",)
 
