@@ -104,6 +104,15 @@ def _derive(found: Packages, out: Path, model: onnx.ModelProto, *, version: str,
     onnx.save(model, out / "model.onnx")
 
 
+@pytest.fixture(scope="session")
+def prepared_home(packages: Packages, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fleet home with keys, all three releases signed, and the slot with enforced probes. To be copied."""
+    with Line(tmp_path_factory.mktemp("prepared"), broker="mosquitto") as line:
+        line.prepare(packages.all(), packages.good / "model.toml")
+        line.calls.probes(packages.good / "probes.npz", policy="enforce", min_accuracy=0.8)
+        return line.calls.home
+
+
 @pytest.fixture
 def make_line(tmp_path: Path) -> Iterator[MakeLine]:
     """Lines of this test, ended with it; their logs are shown when it fails."""

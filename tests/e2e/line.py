@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import random
+import shutil
 import signal
 import socket
 import sqlite3
@@ -95,6 +96,10 @@ class Line:
         for folder, ref in packages:
             self.calls.publish(folder, ref)
         self.calls.edgekit("slot", "create", SLOT, "--contract", contract)
+
+    def adopt(self, home: Path) -> None:
+        """Begin with a copy of a prepared home."""
+        shutil.copytree(home, self.calls.home)
 
     def serve(self) -> None:
         """Start the service, on the same port every time, and wait until it answers."""

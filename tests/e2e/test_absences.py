@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import pytest
 
 from edgekit_fleet.demo.calls import SLOT, Kind
 from edgekit_fleet.demo.traffic import Traffic, tally
-from tests.e2e.conftest import BROKERS, MakeLine, Packages
+from tests.e2e.conftest import MakeLine, Packages
 from tests.e2e.line import field_samples, holes, outbox_seqs, plan, until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(240)]
 
 
-@pytest.mark.parametrize("broker", BROKERS)
 def test_without_service_and_broker_a_device_serves_and_keeps_every_window(
-    broker: str, packages: Packages, host_kinds: tuple[Kind, ...], make_line: MakeLine
+    packages: Packages, host_kinds: tuple[Kind, ...], make_line: MakeLine, prepared_home: Path
 ) -> None:
-    line = make_line(broker)
-    line.prepare(packages.all()[:2], packages.good / "model.toml")
-    line.calls.probes(packages.good / "probes.npz", policy="enforce", min_accuracy=0.8)
+    line = make_line()
+    line.adopt(prepared_home)
     line.serve()
     device = line.enrol(host_kinds[1])
     assert line.ended(line.start_rollout(packages.GOOD, plan(soak=1)))["state"] == "completed"
@@ -49,11 +48,10 @@ def test_without_service_and_broker_a_device_serves_and_keeps_every_window(
 
 
 def test_a_device_that_comes_back_after_the_rollout_began_gets_it(
-    packages: Packages, host_kinds: tuple[Kind, ...], make_line: MakeLine
+    packages: Packages, host_kinds: tuple[Kind, ...], make_line: MakeLine, prepared_home: Path
 ) -> None:
     line = make_line()
-    line.prepare(packages.all()[:2], packages.good / "model.toml")
-    line.calls.probes(packages.good / "probes.npz", policy="enforce", min_accuracy=0.8)
+    line.adopt(prepared_home)
     line.serve()
     here, away = line.enrol(host_kinds[1]), line.enrol(host_kinds[2])
     until(lambda: line.device(away)["state"] == "online", seconds=20, what="both online")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from edgekit_fleet.demo.calls import SLOT, Kind
@@ -13,11 +15,10 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(240)]
 
 
 def test_enforce_serves_no_answer_of_it_and_observe_takes_it_back(
-    packages: Packages, host_kinds: tuple[Kind, ...], make_line: MakeLine
+    packages: Packages, host_kinds: tuple[Kind, ...], make_line: MakeLine, prepared_home: Path
 ) -> None:
     line = make_line()
-    line.prepare(packages.all(), packages.good / "model.toml")
-    line.calls.probes(packages.good / "probes.npz", policy="enforce", min_accuracy=0.8)
+    line.adopt(prepared_home)
     line.serve()
     devices = [line.enrol(kind) for kind in host_kinds[1:]]
     assert line.ended(line.start_rollout(packages.GOOD, plan(soak=1)))["state"] == "completed"

@@ -18,11 +18,10 @@ AGENT_1970 = Path(__file__).with_name("agent_1970.py")
 
 
 def test_a_clock_in_1970_serves_and_refuses_installs(
-    packages: Packages, host_kinds: tuple[Kind, ...], make_line: MakeLine
+    packages: Packages, host_kinds: tuple[Kind, ...], make_line: MakeLine, prepared_home: Path
 ) -> None:
     line = make_line()
-    line.prepare(packages.all()[:2], packages.good / "model.toml")
-    line.calls.probes(packages.good / "probes.npz", policy="enforce", min_accuracy=0.8)
+    line.adopt(prepared_home)
     line.serve()
     device = line.enrol(host_kinds[1])
     assert line.ended(line.start_rollout(packages.GOOD, plan(soak=1)))["state"] == "completed"

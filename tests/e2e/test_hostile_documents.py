@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from pathlib import Path
 
 import pytest
 
@@ -22,11 +23,10 @@ def telemetry(line: Line, device: Device) -> Json:
 
 @pytest.mark.parametrize("broker", BROKERS)
 def test_documents_of_a_device_gone_bad_harm_nobody(
-    broker: str, packages: Packages, host_kinds: tuple[Kind, ...], make_line: MakeLine
+    broker: str, packages: Packages, host_kinds: tuple[Kind, ...], make_line: MakeLine, prepared_home: Path
 ) -> None:
     line = make_line(broker)
-    line.prepare(packages.all()[:1], packages.good / "model.toml")
-    line.calls.probes(packages.good / "probes.npz", policy="enforce", min_accuracy=0.8)
+    line.adopt(prepared_home)
     line.serve()
     bad, good = line.enrol(host_kinds[1]), line.enrol(host_kinds[2])
     assert line.ended(line.start_rollout(packages.GOOD, plan(soak=2)))["state"] == "completed"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
@@ -16,13 +17,12 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(360)]
 EARLY = ("accepted", "downloading", "verifying", "preparing", "probing")
 
 
-def two_devices(line: Line, packages: Packages, kinds: Sequence[Kind]) -> list[Device]:
+def two_devices(line: Line, prepared_home: Path, kinds: Sequence[Kind]) -> list[Device]:
     """A served line with both good releases and two devices on the first."""
-    line.prepare(packages.all()[:2], packages.good / "model.toml")
-    line.calls.probes(packages.good / "probes.npz", policy="enforce", min_accuracy=0.8)
+    line.adopt(prepared_home)
     line.serve()
     devices = [line.enrol(kind) for kind in kinds[1:]]
-    assert line.ended(line.start_rollout(packages.GOOD, plan(soak=1)))["state"] == "completed"
+    assert line.ended(line.start_rollout(Packages.GOOD, plan(soak=1)))["state"] == "completed"
     return devices
 
 
@@ -32,10 +32,10 @@ def roll(line: Line, ref: str) -> str:
 
 @pytest.mark.parametrize("broker", BROKERS)
 def test_service_and_broker_killed_at_every_step_lose_no_request_and_no_window(
-    broker: str, packages: Packages, host_kinds: tuple[Kind, ...], make_line: MakeLine
+    broker: str, packages: Packages, host_kinds: tuple[Kind, ...], make_line: MakeLine, prepared_home: Path
 ) -> None:
     line = make_line(broker)
-    devices = two_devices(line, packages, host_kinds)
+    devices = two_devices(line, prepared_home, host_kinds)
     before = {device.id: sum(w["requests"] for w in line.stored(device, "window")) for device in devices}
     assert before == {device.id: 0 for device in devices}
     traffic = Traffic(field_samples(packages.good), slot=SLOT, rate=10)
@@ -75,10 +75,10 @@ def test_service_and_broker_killed_at_every_step_lose_no_request_and_no_window(
 
 
 def test_an_agent_killed_at_every_step_serves_again_and_the_rollout_ends(
-    packages: Packages, host_kinds: tuple[Kind, ...], make_line: MakeLine
+    packages: Packages, host_kinds: tuple[Kind, ...], make_line: MakeLine, prepared_home: Path
 ) -> None:
     line = make_line()
-    devices = two_devices(line, packages, host_kinds)
+    devices = two_devices(line, prepared_home, host_kinds)
     victim, other = devices
     targets = [packages.BETTER, packages.GOOD]
     with OutboxWatch(devices) as watch:

@@ -9,6 +9,7 @@ import select
 import time
 import tty
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -57,10 +58,14 @@ def terminal() -> Iterator[Terminal]:
 
 
 def test_samples_over_mqtt_and_over_a_serial_line_are_answered(
-    packages: Packages, host_kinds: tuple[Kind, ...], make_line: MakeLine, terminal: Terminal
+    packages: Packages,
+    host_kinds: tuple[Kind, ...],
+    make_line: MakeLine,
+    prepared_home: Path,
+    terminal: Terminal,
 ) -> None:
     line = make_line()
-    line.prepare(packages.all()[:1], packages.good / "model.toml")
+    line.adopt(prepared_home)
     settings = line.calls.home / "fleet.toml"
     settings.write_text(settings.read_text().replace("producers = []", 'producers = ["meter"]'))
     line.serve()
