@@ -48,9 +48,12 @@ def load(path: Path) -> TensorFlowModel:
         activation=_activation(model),
     )
 
+    # `model.input` has the structure that the model was made with: one tensor, a list or a dict. A
+    # Sequential takes one tensor, and has no `input` before its first call.
+    structure = model.inputs[0] if isinstance(model, keras.Sequential) else model.input
+
     def call(tensors: Any) -> list[Any]:
-        # `model.input` has the structure that the model was made with: one tensor, a list or a dict.
-        answer = model(keras.tree.pack_sequence_as(model.input, list(tensors)), training=False)
+        answer = model(keras.tree.pack_sequence_as(structure, list(tensors)), training=False)
         return list(keras.tree.flatten(answer))
 
     return TensorFlowModel(call, signature, keep=model)
