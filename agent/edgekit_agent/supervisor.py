@@ -20,7 +20,7 @@ from edgekit.documents import Ack, Document, EnrolAnswer
 from edgekit.errors import DocumentError, EdgekitError, StorageError
 from edgekit.ports import Clock, Runtime
 from edgekit.topics import DeviceTopic
-from edgekit_agent import boot, lean, web
+from edgekit_agent import boot, lean, reserve, web
 from edgekit_agent.clock import BUILT, ClockFloor, SystemClock
 from edgekit_agent.config import Config, Home
 from edgekit_agent.detect import Detected, detect_apart, make_runtime
@@ -73,6 +73,8 @@ class Supervisor:
         self._lock = Lock(home)
         home.http.unlink(missing_ok=True)  # a killed agent left it: nobody listens there
         self._detected = seams.detected or detect_apart(home)
+        spare = home.state / "reserve"
+        reserve.make_room(spare)
         self._journal = journal = seams.make_journal(home)
         self._crashes = boot.count_start(journal)
         self._boot = journal.new_boot()
@@ -110,6 +112,7 @@ class Supervisor:
             lambda slot, payload: self._link.publish("out", payload, slot=slot),
         )
         self.reporter.counters(self._counters)
+        reserve.keep(spare)
 
     def _make_host(self, seams: Seams) -> ModelHost:
         runtimes = seams.runtimes

@@ -41,6 +41,8 @@ def recognise(path: Path) -> Source:
         raise SourceError("no such file or folder", where=str(path), remedy="check the path of the model")
     kind = _folder_kind(path) if path.is_dir() else _file_kind(path)
     files = sorted(item for item in path.rglob("*") if item.is_file()) if path.is_dir() else [path]
+    beside = _external_data(path) if kind == "onnx" else []
+    files += beside
     size = sum(item.stat().st_size for item in files)
     if size > _LIMIT:
         raise SourceError(
@@ -49,12 +51,37 @@ def recognise(path: Path) -> Source:
             remedy="split the model, or store its weights in 16 bits",
             code="source_too_large",
         )
-    if path.is_dir():
-        named = [(item.relative_to(path).as_posix(), sha256_file(item)) for item in files]
+    if path.is_dir() or beside:
+        # A file is named without its own name, so that renaming it does not change what it is.
+        base = path if path.is_dir() else path.parent
+        named = [
+            ("" if item == path else item.relative_to(base).as_posix(), sha256_file(item)) for item in files
+        ]
         digest = digest_of_files(named).removeprefix("sha256:")
     else:
         digest = sha256_file(path)
     return Source(path=str(path.resolve()), kind=kind, digest=digest, bytes=size)
+
+
+def _external_data(path: Path) -> list[Path]:
+    """Files beside an ONNX file that hold its weights: they are part of what the model is.
+
+    What is missing or leads out of the folder is left to the frontend, which refuses it.
+    """
+    import onnx
+    from google.protobuf.message import DecodeError
+    from onnx.external_data_helper import ExternalDataInfo, uses_external_data
+
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except (DecodeError, ValueError, OSError):
+        return []
+    tensors = [*model.graph.initializer]
+    for node in model.graph.node:
+        tensors += [attribute.t for attribute in node.attribute if attribute.HasField("t")]
+    places = {ExternalDataInfo(item).location for item in tensors if uses_external_data(item)}
+    found = (path.parent / place for place in sorted(places) if ".." not in Path(place).parts)
+    return [item for item in found if item.is_file() and path.parent in item.parents]
 
 
 def _folder_kind(path: Path) -> str:

@@ -125,3 +125,25 @@ def test_random_bytes_are_never_a_model(tmp_path_factory: pytest.TempPathFactory
     path.write_bytes(data)
     with pytest.raises(SourceError):
         onnx_model.load(path) if data else recognise(path)
+
+
+def test_changed_external_weights_are_another_model(tmp_path: Path) -> None:
+    import numpy as np
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    weights = numpy_helper.from_array(np.ones((64, 64), np.float32), "w")
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 64])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 64])],
+        [weights],
+    )
+    path = tmp_path / "m.onnx"
+    onnx.save(helper.make_model(graph), path, save_as_external_data=True, location="m.bin", size_threshold=0)
+    before = recognise(path)
+    data = tmp_path / "m.bin"
+    assert before.bytes == path.stat().st_size + data.stat().st_size
+    data.write_bytes(data.read_bytes()[:-4] + np.float32(7).tobytes())
+    assert recognise(path).digest != before.digest
