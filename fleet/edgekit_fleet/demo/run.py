@@ -317,7 +317,7 @@ def _printed(row: Mapping[str, Any]) -> list[str]:
     return [
         row["device"],
         row["variant"],
-        row["runtime"],
+        row["runtime"].partition(" ")[0],
         str(row["requests"]),
         str(row["dropped"]),
         "–" if accuracy is None else f"{accuracy:.1%}",

@@ -66,10 +66,10 @@ class Story:
 
     def devices(self, rows: Sequence[Sequence[str]]) -> None:
         """The final table."""
-        table = Table(title="What every device did", title_justify="left")
+        table = Table(title="What every device did (right: answers of v1)", title_justify="left")
         for name in ("device", "variant", "runtime"):
             table.add_column(name, no_wrap=True)
-        for name in ("requests", "dropped", "right (v1)", "p99"):
+        for name in ("sent", "lost", "right", "p99"):
             table.add_column(name, justify="right", no_wrap=True)
         for row in rows:
             table.add_row(*map(escape, row))
