@@ -57,7 +57,7 @@ def test_core_and_agent_pass_their_tests_without_source_and_other_parts(python: 
             "no:cacheprovider",
             "-m",
             "not e2e and not slow",
-            "tests",
+            *OWN_TESTS,
             *skipped,
         ],
         cwd=stage,
