@@ -58,7 +58,8 @@ def make_token(
     if name:
         _check_id(fleet, name, where="name")
     root = sha256_hex(fleet.repository.root_bytes())
-    secret = secrets.token_urlsafe(24)
+    # Hex, because a token that begins with a dash would be taken for an option on a command line.
+    secret = secrets.token_hex(24)
     now = fleet.clock.now()
     row = TokenRow(
         id=secrets.token_hex(6),

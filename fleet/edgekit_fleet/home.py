@@ -246,7 +246,7 @@ def create_home(path: Path, *, tenant: str = "default") -> Home:
     except OSError as error:
         raise StorageError(f"cannot make the fleet home: {error.strerror}", where=str(path)) from error
     if not home.operator_token_file.exists():
-        atomic_write(home.operator_token_file, (secrets.token_urlsafe(32) + "\n").encode(), mode=0o600)
+        atomic_write(home.operator_token_file, (secrets.token_hex(32) + "\n").encode(), mode=0o600)
     if not home.settings_file.exists():
         atomic_write(home.settings_file, _TEMPLATE.format(tenant=tenant).encode())
     return home

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -81,6 +82,11 @@ def test_the_token_pins_the_root_the_device_will_trust(fleet: Fleet) -> None:
     secret, _, root = token(fleet).partition(".")
     assert root == sha256_hex(fleet.repository.root_bytes())
     assert len(secret) >= 32
+
+
+def test_a_token_never_looks_like_an_option(fleet: Fleet) -> None:
+    for _ in range(20):
+        assert re.fullmatch(r"[0-9a-f]{48}\.[0-9a-f]{64}", token(fleet))
 
 
 def test_a_token_is_good_once(fleet: Fleet, key: Ed25519PrivateKey) -> None:
