@@ -209,6 +209,7 @@ class Lifecycle:
             gen=str(desired.gen),
             accepted=json.dumps({"gen": desired.gen, "content": _content(desired)}),
             envelope=envelope.decode("utf-8", "replace"),
+            handled="",  # what was handled before is a replay from here on
         )
 
     def _backoff(self) -> float:
