@@ -47,7 +47,7 @@ def main() -> None:
     kind = sys.argv[1]
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    _prepare(kind)
+    prepare(kind)
     tasks = importlib.import_module("edgekit_converters.engine.tasks")
     for line in sys.stdin:
         request = json.loads(line)
@@ -56,8 +56,8 @@ def main() -> None:
         answers.flush()
 
 
-def _prepare(kind: str) -> None:
-    """One thread a tool, no noise, and the tools that must stay apart stay apart."""
+def prepare(kind: str) -> None:
+    """Make this process one of `kind`: one thread a tool, no noise, and the tools that must stay apart stay apart."""
     os.environ.update(TF_CPP_MIN_LOG_LEVEL="3", TF_ENABLE_ONEDNN_OPTS="0", KERAS_BACKEND="tensorflow")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     warnings.simplefilter("ignore")

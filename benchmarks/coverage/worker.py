@@ -1,0 +1,110 @@
+"""One process that takes names of tests from standard input and answers with JSON lines."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from benchmarks.coverage.routes import ROUTES, original, redrawn
+from benchmarks.coverage.suite import Arrays, NodeTest, NotTensors, matches, suite
+from edgekit.errors import EdgekitError
+from edgekit_converters.engine.worker import prepare
+
+
+def main() -> None:
+    """Serve until standard input ends."""
+    target = sys.argv[1]
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    prepare({"coreml": "coremltools"}.get(target, "plain"))
+    tests = {test.name: test for test in suite()}
+    answers.write("ready\n")
+    answers.flush()
+    for line in sys.stdin:
+        for answer in judge(tests[line.strip()], target):
+            answers.write(json.dumps(answer) + "\n")
+            answers.flush()
+
+
+def judge(test: NodeTest, target: str) -> Iterator[dict[str, Any]]:
+    """First whether onnxruntime is right (``ceiling``), then what becomes of the test with us.
+
+    ``right``, ``refused``, ``failed`` or ``wrong`` (shipped and wrong).
+    """
+    try:
+        inputs, expected = test.data()
+    except NotTensors:
+        yield {"ceiling": False}
+        yield {"outcome": "refused", "code": "not_tensors", "detail": ""}
+        return
+    reference, ceiling = _ceiling(test, inputs, expected)
+    yield {"ceiling": ceiling}
+    yield _compiled(test, target, inputs, expected, reference)
+
+
+def _ceiling(test: NodeTest, inputs: Arrays, expected: Arrays) -> tuple[Any, bool]:
+    try:
+        run = original(test.model())
+        return run, _same(expected, run(inputs))
+    except Exception:  # noqa: BLE001  # foreign: whatever onnxruntime raises, it does not take the model
+        return None, False
+
+
+def _compiled(
+    test: NodeTest, target: str, inputs: Arrays, expected: Arrays, reference: Any
+) -> dict[str, Any]:
+    try:
+        run = ROUTES[target](test.model())
+        verdict = _verdict(run, reference, inputs)
+        if verdict:
+            return {"outcome": "refused", "code": verdict, "detail": ""}
+        got = run(inputs)
+    except EdgekitError as error:
+        return {"outcome": "refused", "code": error.code, "detail": str(error)[:300]}
+    except Exception as error:  # the worker boundary of the product does the same
+        if os.environ.get("COVERAGE_TRACE"):
+            raise
+        text = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        return {"outcome": "failed", "code": "tool_failed", "detail": text}
+    if _same(expected, got):
+        return {"outcome": "right", "code": "", "detail": ""}
+    return {"outcome": "wrong", "code": "", "detail": _difference(expected, got)}
+
+
+def _verdict(run: Any, reference: Any, inputs: Arrays) -> str:
+    """The reason for which the product would not ship; empty when it would.
+
+    Without onnxruntime there is no reference: the product ships nothing then.
+    """
+    if reference is None:
+        return "no_reference"
+    other = redrawn(inputs, 7)
+    try:
+        wanted = reference(other)
+    except Exception:  # noqa: BLE001  # the redrawn values mean nothing to this op
+        other = inputs
+        try:
+            wanted = reference(other)
+        except Exception:  # noqa: BLE001  # nor do its own
+            return "no_reference"
+    return "" if _same(wanted, run(other)) else "accuracy_breach"
+
+
+def _same(expected: Arrays, got: Arrays) -> bool:
+    return all(name in got and matches(value, got[name]) for name, value in expected.items())
+
+
+def _difference(expected: Arrays, got: Arrays) -> str:
+    for name, value in expected.items():
+        if name not in got:
+            return f"no output {name}"
+        if not matches(value, got[name]):
+            return f"{name}: {value.dtype}{value.shape} against {got[name].dtype}{got[name].shape}"
+    return ""
+
+
+if __name__ == "__main__":
+    main()
