@@ -48,6 +48,9 @@ class ServiceTransport(Protocol):
 
     def on_connection(self, listener: Callable[[bool], None]) -> None: ...
 
+    def pause(self) -> None:
+        """Take no more messages in; the broker keeps them for the next connection. Publishing goes on."""
+
     def stop(self) -> None: ...
 
 

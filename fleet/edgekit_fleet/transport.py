@@ -67,23 +67,23 @@ class MqttTransport:
         self._subscriptions: tuple[str, ...] = ()
         self._on_message: Subscriber | None = None
         self._connected = threading.Event()
+        self._paused = threading.Event()
         self._thread: int | None = None
         self.last_error: str | None = None
         self._client = self._make(will)
 
     def _make(self, will: Will | None) -> paho.Client:
         client = paho.Client(
-            CallbackAPIVersion.VERSION2, client_id=self._address.username, clean_session=False
+            CallbackAPIVersion.VERSION2,
+            client_id=self._address.username,
+            clean_session=False,
+            manual_ack=True,
         )
         client.username_pw_set(self._address.username, self._address.password)
         client.max_inflight_messages_set(100)
         client.reconnect_delay_set(min_delay=1, max_delay=15)
         if will:
             client.will_set(will.topic, will.payload, qos=1, retain=True)
-        client.on_connect = self._connect
-        client.on_disconnect = self._disconnect
-        client.on_message = self._message
-        client.on_publish = self._published
         return client
 
     @property
@@ -93,7 +93,12 @@ class MqttTransport:
 
     def start(self, subscriptions: Sequence[str], on_message: Subscriber) -> None:
         """Connect in the background, stay connected, subscribe again after each reconnect."""
+        self._paused.clear()
         self._subscriptions, self._on_message = tuple(subscriptions), on_message
+        self._client.on_connect = self._connect
+        self._client.on_disconnect = self._disconnect
+        self._client.on_message = self._message
+        self._client.on_publish = self._published
         self._client.connect_async(self._address.host, self._address.port, keepalive=self._keepalive)
         self._client.loop_start()
 
@@ -134,11 +139,18 @@ class MqttTransport:
         """Call `listener` with True after each connect (subscriptions made) and False after each loss."""
         self._listeners.append(listener)
 
+    def pause(self) -> None:
+        """Take no more messages in: what comes is not acknowledged, so the broker keeps it."""
+        self._paused.set()
+
     def stop(self) -> None:
         """Disconnect cleanly: the broker sends no will and keeps the session."""
         self._connected.clear()
         self._client.disconnect()
         self._client.loop_stop()
+        # Without the way back to us the client is freed, and closes its sockets, with the last reference.
+        self._client.on_connect = self._client.on_disconnect = None
+        self._client.on_message = self._client.on_publish = None
 
     def _sent(self, mid: int) -> None:
         """Count a message as on its way; its acknowledgement may have come before we learned its id."""
@@ -174,9 +186,14 @@ class MqttTransport:
         for listener in list(self._listeners):
             listener(connected)
 
-    def _message(self, _client: paho.Client, _data: Any, message: paho.MQTTMessage) -> None:
+    def _message(self, client: paho.Client, _data: Any, message: paho.MQTTMessage) -> None:
+        """Hand on, then acknowledge; a message that was still waiting when intake stopped comes again."""
+        if self._paused.is_set():
+            return
         if self._on_message is not None:
             self._on_message(message.topic, bytes(message.payload), message.retain)
+        if not self._paused.is_set():
+            client.ack(message.mid, message.qos)
 
     def _published(
         self, _client: paho.Client, _data: Any, mid: int, _reason: ReasonCode, _properties: Any

@@ -17,10 +17,11 @@ from sqlalchemy import func, select
 from edgekit.documents import Ack, Window
 from edgekit.errors import StorageError
 from edgekit.topics import device_topic
-from edgekit_fleet.context import SystemClock
+from edgekit_fleet.context import Part, SystemClock
 from edgekit_fleet.db.rollouts import TelemetryRow
 from edgekit_fleet.events import Event, EventBus
 from edgekit_fleet.rollout.reducers import Arrived
+from edgekit_fleet.service.app import create_app
 from edgekit_fleet.service.ingest import Ingest
 from edgekit_fleet.telemetry import store_batch
 from tests.simulators.sim_fleet import SimFleet
@@ -142,6 +143,18 @@ def test_stopping_stores_what_is_queued(sim: SimFleet) -> None:
     ingest.start()
     ingest.stop()
     assert stored(sim) == 50
+
+
+async def test_what_is_stored_while_the_service_ends_is_acknowledged_before_the_connection_goes(
+    sim: SimFleet,
+) -> None:
+    ingest = Ingest(replace(sim.fleet, clock=SystemClock()), EventBus())
+    app = create_app(sim.fleet, [Part(tasks=[ingest], on_message=ingest.on_message)])
+    async with app.router.lifespan_context(app):
+        for seq in range(50):
+            ingest.on_message(TOPIC, window(seq).to_bytes(), False)
+    assert stored(sim) == 50
+    assert acks(sim)[0].seq == 49
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

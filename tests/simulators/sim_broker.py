@@ -94,6 +94,7 @@ class SimTransport:
         self.filters: tuple[str, ...] = ()
         self._on_message: Subscriber | None = None
         self._listeners: list[Callable[[bool], None]] = []
+        self._paused = False
 
     @property
     def connected(self) -> bool:
@@ -102,6 +103,7 @@ class SimTransport:
 
     def start(self, subscriptions: Sequence[str], on_message: Subscriber) -> None:
         """Subscribe; retained messages come first."""
+        self._paused = False
         if self.filters != tuple(subscriptions):
             wild = any("+" in item for item in subscriptions[:1])
             own = [t for t in self._broker.routes if wild or f"/{self.name}/" in t]
@@ -133,6 +135,10 @@ class SimTransport:
         for listener in self._listeners:
             listener(connected)
 
+    def pause(self) -> None:
+        """Take no more messages in; they stay queued."""
+        self._paused = True
+
     def stop(self) -> None:
         """Go away; the session stays."""
         self._on_message = None
@@ -143,7 +149,7 @@ class SimTransport:
 
     def deliver(self, chaos: Chaos | None) -> int:
         """Hand the queued messages to the subscriber."""
-        if self._on_message is None:
+        if self._on_message is None or self._paused:
             return 0
         batch = list(self.inbox)
         self.inbox.clear()

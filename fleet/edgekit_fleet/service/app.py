@@ -1,12 +1,14 @@
 """`create_app`: the HTTP application of one fleet, with its tasks tied to its life.
 
 Mounts the routers of all parts, carries every `EdgekitError` as JSON with its status, and starts and
-stops transport and tasks with the application. What the parts are stands in `service.parts`.
+stops transport and tasks with the application: intake stops first, then the tasks, which still
+publish what they finish, and the connection last. What the parts are stands in `service.parts`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import AsyncIterator, Sequence
 
 from fastapi import FastAPI, Request
@@ -17,9 +19,12 @@ from starlette.exceptions import HTTPException
 from edgekit.errors import EdgekitError
 from edgekit.ports import Subscriber
 from edgekit.topics import service_subscriptions
-from edgekit_fleet.context import Fleet, Part
+from edgekit_fleet.context import Fleet, Part, ServiceTransport
 from edgekit_fleet.errors import error_body, http_status
 from edgekit_fleet.service.parts import build_parts
+
+_log = logging.getLogger(__name__)
+_FLUSH_SECONDS = 5.0
 
 
 def create_app(fleet: Fleet, parts: Sequence[Part] | None = None) -> FastAPI:
@@ -34,13 +39,16 @@ def create_app(fleet: Fleet, parts: Sequence[Part] | None = None) -> FastAPI:
     @contextlib.asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         with contextlib.ExitStack() as stack:
+            transport = fleet.transport
+            if transport is not None:
+                stack.callback(_disconnect, transport)
             for part in chosen:
                 for task in part.tasks:
                     task.start()
                     stack.callback(task.stop)
-            if fleet.transport is not None:
-                fleet.transport.start(service_subscriptions(fleet.tenant), _dispatcher(chosen))
-                stack.callback(fleet.transport.stop)
+            if transport is not None:
+                transport.start(service_subscriptions(fleet.tenant), _dispatcher(chosen))
+                stack.callback(transport.pause)
             yield
 
     app = FastAPI(title="edgekit fleet", lifespan=lifespan, docs_url=None, redoc_url=None)
@@ -52,6 +60,13 @@ def create_app(fleet: Fleet, parts: Sequence[Part] | None = None) -> FastAPI:
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _invalid)
     return app
+
+
+def _disconnect(transport: ServiceTransport) -> None:
+    """End the connection once the broker has what the tasks published while they stopped."""
+    if transport.connected and not transport.flush(_FLUSH_SECONDS):
+        _log.warning("the broker did not take everything in %g s; it is published again", _FLUSH_SECONDS)
+    transport.stop()
 
 
 def _dispatcher(parts: Sequence[Part]) -> Subscriber:
