@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +13,15 @@ from edgekit.errors import ContractError
 from edgekit.package import Tensor
 from edgekit.tomlfile import did_you_mean
 from edgekit_converters.values import Signature, Source
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelFacts:
+    """What labels look like: the highest where they are one whole number a sample, and how many values
+    belong to a sample."""
+
+    highest: int | None
+    per_sample: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,9 +61,16 @@ class Resolved:
         return next((item.activation for item in self.contract.outputs if item.name == chosen), "none")
 
     @property
-    def tolerance(self) -> float | None:
-        """The top1 metric's tolerance, if the contract has one."""
-        return next((m.tolerance for m in self.contract.metrics if m.name == "top1"), None)
+    def judged(self) -> OutputSpec | None:
+        """The output that labels judge: the one a metric names, else the first that has a task."""
+        outputs = {item.name: item for item in self.contract.outputs if item.task}
+        named = [m.output for m in self.contract.metrics if m.output in outputs]
+        return outputs[named[0]] if named and named[0] else next(iter(outputs.values()), None)
+
+    @property
+    def tolerances(self) -> dict[str, float]:
+        """The accepted loss by the metric's name, for the metrics of the contract."""
+        return {item.name: item.tolerance for item in self.contract.metrics}
 
 
 def resolve(contract: Contract, signature: Signature, source: Source, *, where: str) -> Resolved:
@@ -97,16 +114,25 @@ def resolve(contract: Contract, signature: Signature, source: Source, *, where: 
     return Resolved(contract=completed, names=names, signature=signature)
 
 
-def with_labels(resolved: Resolved, highest: int) -> Resolved:
-    """The same once whole-number labels up to `highest` were found in the validation data: the first
-    matrix output classifies. A single unit tells two classes apart; greater numbers are values to it."""
+def with_labels(resolved: Resolved, labels: LabelFacts) -> Resolved:
+    """The same once labels were found in the validation data and no output has a task: whole numbers let
+    the first matrix output classify (a single unit tells two classes apart; greater numbers are values to
+    it), real values of the first output's size make it a regression."""
     contract = resolved.contract
     first = contract.outputs[0]
-    if resolved.classifier or first.task or len(first.shape) != 2 or (first.shape[1] == 1 and highest > 1):
+    if resolved.classifier or any(item.task for item in contract.outputs):
         return resolved
-    activation = first.activation if first.activation != "none" else "logits"
-    outputs = (replace(first, task="classification", activation=activation), *contract.outputs[1:])
-    return replace(resolved, contract=replace(contract, outputs=outputs))
+    if labels.highest is not None and len(first.shape) == 2 and (first.shape[1] > 1 or labels.highest <= 1):
+        activation = first.activation if first.activation != "none" else "logits"
+        return _with_first(resolved, replace(first, task="classification", activation=activation))
+    if math.prod(first.shape[1:]) == labels.per_sample:
+        return _with_first(resolved, replace(first, task="regression"))
+    return resolved
+
+
+def _with_first(resolved: Resolved, first: OutputSpec) -> Resolved:
+    outputs = (first, *resolved.contract.outputs[1:])
+    return replace(resolved, contract=replace(resolved.contract, outputs=outputs))
 
 
 def _pair(

@@ -7,7 +7,7 @@ import pytest
 from edgekit.contract import Contract, InputSpec, Metric, OutputSpec
 from edgekit.errors import ContractError
 from edgekit.package import Tensor
-from edgekit_converters.resolve import resolve, with_labels
+from edgekit_converters.resolve import LabelFacts, Resolved, resolve, with_labels
 from edgekit_converters.values import Signature, Source
 
 SOURCE = Source(path="/models/my model.keras", kind="keras", digest="ab" * 32, bytes=1)
@@ -16,6 +16,10 @@ MODEL = Signature(
     outputs=(Tensor(name="dense", dtype="float32", shape=(-1, 10)),),
     activation="softmax",
 )
+
+
+def labelled(found: Resolved, highest: int) -> Resolved:
+    return with_labels(found, LabelFacts(highest=highest, per_sample=1))
 
 
 def test_without_a_contract_everything_is_inferred() -> None:
@@ -62,15 +66,15 @@ def test_class_labels_make_a_matrix_output_a_classifier() -> None:
     logits = replace(MODEL, activation="none")
     found = resolve(Contract(), logits, SOURCE, where="model.toml")
     assert found.classifier is None
-    assert with_labels(found, 9).classifier == "dense"
-    assert with_labels(found, 9).contract.outputs[0].activation == "logits"
+    assert labelled(found, 9).classifier == "dense"
+    assert labelled(found, 9).contract.outputs[0].activation == "logits"
 
 
 def test_whole_number_targets_of_a_regression_are_no_class_labels() -> None:
     one = replace(MODEL, activation="none", outputs=(Tensor(name="price", dtype="float32", shape=(-1, 1)),))
     found = resolve(Contract(), one, SOURCE, where="model.toml")
-    assert with_labels(found, 346).classifier is None
-    assert with_labels(found, 1).classifier == "price"
+    assert labelled(found, 346).classifier is None
+    assert labelled(found, 1).classifier == "price"
 
 
 def test_a_metric_of_an_output_that_does_not_exist_is_named() -> None:

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from edgekit.contract import OutputSpec
 from edgekit.package import Quantization, Tensor
-from edgekit_converters.verify.compare import label_result, output_error
+from edgekit_converters.verify.compare import output_error
 from edgekit_converters.verify.distributions import reference
 from edgekit_converters.verify.probes import make_probes
+from edgekit_converters.verify.tasks import Judged, figures_of, judged
 from edgekit_converters.verify.verdict import Verdict, judge
 
 RANDOM = np.random.default_rng(0)
@@ -20,6 +21,20 @@ RANDOM = np.random.default_rng(0)
 def outputs(n: int = 400, classes: int = 10) -> Any:
     raw = np.exp(4 * RANDOM.standard_normal((n, classes)))
     return (raw / raw.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def top1(
+    source: Any,
+    variant: Any,
+    labels: Any,
+    slices: Any = None,
+    *,
+    tolerance: float = 0.01,
+    activation: str = "softmax",
+) -> Judged:
+    spec = OutputSpec(name="y", task="classification", activation=activation)
+    figure = figures_of(spec, {"y": source}, {}, labels, "labels")[0]
+    return judged(figure, {"y": source}, {"y": variant}, slices, tolerance)
 
 
 def decide(
@@ -34,9 +49,7 @@ def decide(
     return judge(
         precision=precision,
         errors={"y": output_error(source, variant, activation="softmax")},
-        labels=None if labels is None else label_result(source, variant, labels, None),
-        labelled="y",
-        tolerance=tolerance,
+        figures=() if labels is None else (top1(source, variant, labels, tolerance=tolerance),),
         origin=origin,
         n=len(source),
     )
@@ -74,10 +87,10 @@ def test_nan_is_a_breach_whatever_the_labels_say() -> None:
 def test_agreement_on_calibration_data_that_says_nothing_is_no_pass(doubt: str) -> None:
     y = outputs()
     errors = {"y": output_error(y, y, activation="softmax")}
-    given: dict[str, Any] = {"precision": "int8", "errors": errors, "labels": None, "labelled": None}
-    verdict = judge(**given, tolerance=0.01, origin="calibration", n=len(y), doubts=(doubt,))
+    given: dict[str, Any] = {"precision": "int8", "errors": errors, "figures": ()}
+    verdict = judge(**given, origin="calibration", n=len(y), doubts=(doubt,))
     assert (verdict.verdict, doubt in verdict.reasons) == ("unverified", True)
-    assert judge(**given, tolerance=0.01, origin="validation", n=len(y), doubts=(doubt,)).verdict == "pass"
+    assert judge(**given, origin="validation", n=len(y), doubts=(doubt,)).verdict == "pass"
 
 
 def test_a_float_variant_that_computes_something_else_is_a_breach_though_labels_do_not_mind() -> None:
@@ -99,9 +112,7 @@ def test_a_second_output_that_is_wrong_is_not_hidden_by_labels_of_the_first() ->
             "y": output_error(y, y, activation="softmax"),
             "angle": output_error(other, other[::-1], activation=None),
         },
-        labels=label_result(y, y, y.argmax(1), None),
-        labelled="y",
-        tolerance=0.01,
+        figures=(top1(y, y, y.argmax(1)),),
         origin="validation",
         n=len(y),
     )
@@ -151,7 +162,7 @@ def test_the_worst_slice_is_named() -> None:
     worse = y.copy()
     worse[:5] = np.roll(worse[:5], 1, axis=1)
     slices = np.array(["dark"] * 10 + ["light"] * 90)
-    result = label_result(y, worse, y.argmax(1), slices)
+    result = top1(y, worse, y.argmax(1), slices)
     assert result.worst_slice == ("dark", 0.5)
 
 
@@ -220,8 +231,8 @@ def test_a_single_unit_that_flips_its_answer_is_seen(activation: str, half: floa
     source = (half + RANDOM.uniform(-0.4, 0.4, (400, 1))).astype(np.float32)
     labels = (source[:, 0] > half).astype(np.int64)
     flipped = (2 * half - source).astype(np.float32)
-    assert label_result(source, source, labels, None, activation=activation).source == 1.0
-    assert label_result(source, flipped, labels, None, activation=activation).variant == 0.0
+    assert top1(source, source, labels, activation=activation).source == 1.0
+    assert top1(source, flipped, labels, activation=activation).variant == 0.0
     assert output_error(source, flipped, activation=activation).argmax == 0.0
 
 

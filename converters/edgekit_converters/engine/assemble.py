@@ -261,7 +261,8 @@ def _facts(
     for wanted in plan.wanted:
         found = outcomes[wanted.id]
         if isinstance(found, Checked):
-            slices = found.labels.slices if found.labels else {}
+            decisive = next((item for item in found.figures if item.decides), None)
+            slices = {name: drop for name, (_, drop, _) in decisive.slices.items()} if decisive else {}
             variants[wanted.id] = {
                 "facts": dict(found.built.facts),
                 "why": found.verdict.why,

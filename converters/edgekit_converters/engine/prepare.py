@@ -17,7 +17,7 @@ from edgekit_converters.engine.cache import Cache
 from edgekit_converters.engine.pool import Pool
 from edgekit_converters.engine.request import Progress, Request
 from edgekit_converters.npz import load_arrays, save_arrays
-from edgekit_converters.resolve import Resolved, resolve, with_labels
+from edgekit_converters.resolve import LabelFacts, Resolved, resolve, with_labels
 from edgekit_converters.source import recognise
 from edgekit_converters.tools import tool_versions
 from edgekit_converters.values import Signature, Source
@@ -101,6 +101,8 @@ def prepare(context: Context, contract: Contract) -> Prepared:
     hub = _hub(context, source, resolved, samples, data, reference)
     context.progress.step("source", "done")
     warnings = calibration_warnings(calibration, validation) if calibration else ()
+    if validation is not None and validation.labels is not None and resolved.judged is None:
+        warnings = (*warnings, "labels_not_used")
     return Prepared(
         source=source,
         resolved=resolved,
@@ -152,8 +154,11 @@ def _data(request: Request, resolved: Resolved) -> tuple[Dataset | None, Dataset
     validation = read_dataset(validation_path, inputs, ranges) if validation_path else None
     if validation is not None and validation.labels is not None:
         labels = validation.labels
-        if labels.ndim == 1 and labels.dtype.kind in "iu":
-            resolved = with_labels(resolved, int(labels.max()))
+        whole = labels.ndim == 1 and labels.dtype.kind in "iu"
+        facts = LabelFacts(
+            highest=int(labels.max()) if whole else None, per_sample=labels.size // max(1, len(labels))
+        )
+        resolved = with_labels(resolved, facts)
         chosen = resolved.classifier
         if chosen is not None:
             classes = next(o.shape[-1] for o in resolved.contract.outputs if o.name == chosen)

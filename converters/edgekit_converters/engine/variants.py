@@ -16,9 +16,10 @@ from edgekit_converters.npz import load_arrays
 from edgekit_converters.targets import load_target
 from edgekit_converters.tools import tool_versions
 from edgekit_converters.values import Built, Job
-from edgekit_converters.verify.compare import LabelResult, OutputError, label_result, output_error
+from edgekit_converters.verify.compare import OutputError, output_error
 from edgekit_converters.verify.probes import Probes, make_probes
-from edgekit_converters.verify.verdict import DEFAULT_TOLERANCE, Verdict, judge
+from edgekit_converters.verify.tasks import FIGURES, Judged, figures_of, judged
+from edgekit_converters.verify.verdict import Verdict, judge
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +32,7 @@ class Checked:
     executed: Mapping[str, Any] | None
     verdict: Verdict
     probes: Probes | None
-    labels: LabelResult | None
+    figures: tuple[Judged, ...]
     errors: Mapping[str, OutputError]
 
 
@@ -60,7 +61,7 @@ def check_variant(context: Context, prepared: Prepared, wanted: Wanted, ranges: 
             executed=None,
             verdict=verdict,
             probes=None,
-            labels=None,
+            figures=(),
             errors={},
         )
     context.progress.step(name, "running")
@@ -76,7 +77,7 @@ def check_variant(context: Context, prepared: Prepared, wanted: Wanted, ranges: 
             executed=executed,
             verdict=Verdict(verdict="unverified", why=""),
             probes=None,
-            labels=None,
+            figures=(),
             errors={},
         ),
         arrays,
@@ -154,14 +155,11 @@ def _judged(prepared: Prepared, wanted: Wanted, checked: Checked, arrays: Mappin
         }
     except ValueError as error:
         raise EdgekitError(f"an output has another {error}", code="outputs_differ") from error
-    labels = _labels(prepared, outputs)
-    tolerance = prepared.resolved.tolerance
+    figures = _figures(prepared, outputs)
     verdict = judge(
         precision=wanted.precision,
         errors=errors,
-        labels=labels,
-        labelled=classifier,
-        tolerance=DEFAULT_TOLERANCE if tolerance is None else tolerance,
+        figures=figures,
         origin=prepared.origin,
         n=prepared.samples.n,
         doubts=prepared.warnings,
@@ -175,20 +173,29 @@ def _judged(prepared: Prepared, wanted: Wanted, checked: Checked, arrays: Mappin
         classifier=classifier,
         activation=activation,
     )
-    found = {**_shallow(checked), "verdict": verdict, "probes": probes, "labels": labels, "errors": errors}
+    found = {**_shallow(checked), "verdict": verdict, "probes": probes, "figures": figures, "errors": errors}
     return Checked(**found)
 
 
-def _labels(prepared: Prepared, outputs: Mapping[str, Any]) -> LabelResult | None:
-    classifier, labels = prepared.resolved.classifier, prepared.samples.labels
-    if classifier is None or labels is None or prepared.origin != "validation":
-        return None
-    return label_result(
-        prepared.reference[classifier],
-        outputs[classifier],
-        labels,
-        prepared.samples.slices,
-        activation=prepared.resolved.activation,
+def _figures(prepared: Prepared, outputs: Mapping[str, Any]) -> tuple[Judged, ...]:
+    """Paired quality on labelled validation data. The contract's metrics decide, else the task's first."""
+    spec, samples = prepared.resolved.judged, prepared.samples
+    if spec is None or samples.labels is None or prepared.origin != "validation":
+        return ()
+    found = figures_of(spec, prepared.reference, samples.inputs, samples.labels, f"{samples.where}: labels")
+    tolerances = prepared.resolved.tolerances
+    named = [item.name for item in found if item.name in tolerances]
+    decisive = named or list(FIGURES.get(spec.task or "", ())[:1])
+    return tuple(
+        judged(
+            item,
+            prepared.reference,
+            outputs,
+            samples.slices,
+            tolerances.get(item.name),
+            decides=item.name in decisive,
+        )
+        for item in found
     )
 
 

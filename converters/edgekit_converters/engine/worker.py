@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def prepare(kind: str) -> None:
-    """Make this process one of `kind`: one thread a tool, no noise, and the tools that must stay apart stay apart."""
+    """Make this process one of `kind`: one thread a tool, no noise, and what must stay apart stays apart."""
     os.environ.update(TF_CPP_MIN_LOG_LEVEL="3", TF_ENABLE_ONEDNN_OPTS="0", KERAS_BACKEND="tensorflow")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     warnings.simplefilter("ignore")

@@ -1,15 +1,13 @@
-"""Figures of one comparison: numeric error, agreement, and paired accuracy where there are labels."""
+"""Figures of one comparison of outputs without labels: numeric error and agreement."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.paired import PairedDrop, paired_drop
 from edgekit_converters.verify.scores import class_scores
 
 Array = NDArray[Any]
@@ -29,21 +27,6 @@ class OutputError:
     max_relative: float
     snr_db: float
     argmax: float | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class LabelResult:
-    """Paired accuracy: the source's, the variant's, the drop with its bounds, and the worst slice."""
-
-    source: float
-    variant: float
-    drop: PairedDrop
-    slices: Mapping[str, float]
-
-    @property
-    def worst_slice(self) -> tuple[str, float] | None:
-        """Name and drop of the slice that lost most."""
-        return max(self.slices.items(), key=lambda item: item[1]) if self.slices else None
 
 
 def output_error(source: Array, variant: Array, *, activation: str | None) -> OutputError:
@@ -69,24 +52,6 @@ def output_error(source: Array, variant: Array, *, activation: str | None) -> Ou
         max_relative=float(gap.max()) / span if span > 0 else (0.0 if gap.max() == 0 else float("inf")),
         snr_db=_decibel(signal, noise),
         argmax=agree,
-    )
-
-
-def label_result(
-    source: Array, variant: Array, labels: Array, slices: Array | None, *, activation: str = "softmax"
-) -> LabelResult:
-    """Paired top-1 on the same samples; outputs (n, classes) or (n, 1), labels (n,)."""
-    right, ours = _classes(source, activation) == labels, _classes(variant, activation) == labels
-    lost, gained = int((right & ~ours).sum()), int((~right & ours).sum())
-    by_slice = {}
-    for name in np.unique(slices) if slices is not None else ():
-        chosen = slices == name
-        by_slice[str(name)] = float(right[chosen].mean() - ours[chosen].mean())
-    return LabelResult(
-        source=float(right.mean()),
-        variant=float(ours.mean()),
-        drop=paired_drop(lost, gained, len(labels)),
-        slices=by_slice,
     )
 
 

@@ -1,7 +1,8 @@
 """The verdict on a variant: a pure function of the figures, the contract's tolerance and the data's origin.
 
-With labels, the output they belong to: breach when the one-sided 95 % lower bound of the paired drop
-exceeds the tolerance, or the point drop does with n ≥ 1,000. Every other output: thresholds by precision.
+With labels, the output they belong to: breach when the one-sided 95 % lower bound of a figure's paired
+drop exceeds its tolerance, or the point drop does with n ≥ 1,000, or one slice of the data surely loses
+more. Every other output: thresholds by precision.
 On synthetic inputs, and on calibration samples that are all but the same, a variant is at most
 ``unverified``.
 """
@@ -9,14 +10,12 @@ On synthetic inputs, and on calibration samples that are all but the same, a var
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from edgekit_converters.verify.compare import LabelResult, OutputError
-
-DEFAULT_TOLERANCE = 0.01
-"""Loss of top-1 that is accepted when the contract names none: one point."""
+from edgekit_converters.verify.compare import OutputError
+from edgekit_converters.verify.tasks import Judged
 
 _LARGE = 1000
 _MAX_RELATIVE = {"fp32": 1e-4, "fp16": 1e-2}
@@ -38,9 +37,7 @@ def judge(
     *,
     precision: str,
     errors: Mapping[str, OutputError],
-    labels: LabelResult | None,
-    labelled: str | None,
-    tolerance: float,
+    figures: Sequence[Judged],
     origin: str,
     n: int,
     doubts: tuple[str, ...] = (),
@@ -50,20 +47,19 @@ def judge(
     Args:
         precision: of the variant.
         errors: by output name.
-        labels: paired accuracy where there are labels.
-        labelled: name of the output that they judge; every other one is judged by its figures.
-        tolerance: accepted drop of top-1, as a share.
+        figures: paired quality where there are labels; the other outputs are judged by their errors.
         origin: of the data: ``validation``, ``calibration`` or ``synthetic``.
         n: number of samples.
         doubts: what is wrong with the calibration data, by code.
     """
-    unlabelled = {name: item for name, item in errors.items() if labels is None or name != labelled}
-    breaches = _label_breaches(labels, tolerance) if labels else []
+    labelled = {item.output for item in figures if item.decides}
+    unlabelled = {name: item for name, item in errors.items() if name not in labelled}
+    breaches = [text for item in figures if item.decides for text in _figure_breaches(item)]
     breaches += _numeric_breaches(precision, unlabelled)
     breaches += _structural_breaches(precision, errors, skip=unlabelled)
     if any(not math.isfinite(item.max_abs) for item in errors.values()):
         breaches.insert(0, "the variant gives NaN or infinity where the source does not")
-    metrics = _metrics(errors, labels, tolerance)
+    metrics = _metrics(errors, figures)
     reasons = () if origin == "validation" else (_REASONS[origin],)
     if breaches and origin == "synthetic" and precision not in _MAX_RELATIVE:
         # Random inputs say little about quantized values: neither proven good nor proven bad.
@@ -78,20 +74,31 @@ def judge(
     if origin == "calibration" and empty:
         why = "compared on calibration samples that are all but the same; give --validation data"
         return Verdict(verdict="unverified", why=why, reasons=(*reasons, *empty), metrics=metrics)
-    return Verdict(verdict="pass", why=_good(labels, errors, n), reasons=reasons, metrics=metrics)
+    return Verdict(verdict="pass", why=_good(figures, errors, n), reasons=reasons, metrics=metrics)
 
 
 _REASONS = {"calibration": "calibration_samples", "synthetic": "synthetic_inputs"}
 
 
-def _label_breaches(labels: LabelResult, tolerance: float) -> list[str]:
-    drop = labels.drop
-    if drop.lower > tolerance:
-        sure = f"surely by {100 * drop.lower:.2f} (95 %, n={drop.n})"
-        return [f"top1 drops by {100 * drop.drop:.2f} points, {sure}; {100 * tolerance:.2f} are allowed"]
-    if drop.n >= _LARGE and drop.drop > tolerance:
-        return [f"top1 drops by {100 * drop.drop:.2f} points (n={drop.n}); {100 * tolerance:.2f} are allowed"]
-    return []
+def _figure_breaches(item: Judged) -> list[str]:
+    """What one figure has against the variant; top1 and its kind in points, an error in its unit."""
+    allowed = f"{_amount(item, item.tolerance)} allowed"
+    verb = "drops" if item.higher else "rises"
+    found = []
+    if item.lower > item.tolerance:
+        sure = f"surely by {_amount(item, item.lower)} (95 %, n={item.n})"
+        found.append(f"{item.name} {verb} by {_amount(item, item.drop)}, {sure}; {allowed}")
+    elif item.n >= _LARGE and item.drop > item.tolerance:
+        found.append(f"{item.name} {verb} by {_amount(item, item.drop)} (n={item.n}); {allowed}")
+    for name, (n, drop, lower) in item.slices.items():
+        if lower > item.tolerance:
+            sure = f"surely by {_amount(item, lower)} (n={n})"
+            found.append(f"slice {name}: {item.name} {verb} by {_amount(item, drop)}, {sure}; {allowed}")
+    return found
+
+
+def _amount(item: Judged, value: float) -> str:
+    return f"{100 * value:.2f} points" if item.higher else f"{value:.3g}"
 
 
 def _numeric_breaches(precision: str, errors: Mapping[str, OutputError]) -> list[str]:
@@ -120,21 +127,27 @@ def _structural_breaches(
     ]
 
 
-def _good(labels: LabelResult | None, errors: Mapping[str, OutputError], n: int) -> str:
-    if labels is None:
+def _good(figures: Sequence[Judged], errors: Mapping[str, OutputError], n: int) -> str:
+    decisive = [item for item in figures if item.decides]
+    if not decisive:
         worst = max(item.max_relative for item in errors.values())
         return f"largest error {worst:.2g} of the output's range (n={n})"
-    drop = labels.drop
+    return "; ".join(_said(item) for item in decisive)
+
+
+def _said(item: Judged) -> str:
+    detectable = "" if item.detectable is None else f", detectable {100 * item.detectable:.2f}"
+    scale, unit = (100, " points") if item.higher else (1, "")
+    worst = item.worst_slice
     return (
-        f"top1 {labels.variant:.4f} against {labels.source:.4f} (n={drop.n}, drop {100 * drop.drop:.2f} "
-        f"points, 95 % bounds [{100 * drop.lower:.2f}, {100 * drop.upper:.2f}], "
-        f"detectable {100 * drop.detectable:.2f})"
+        f"{item.name} {item.variant:.4f} against {item.source:.4f} (n={item.n}, "
+        f"{'drop' if item.higher else 'rise'} {scale * item.drop:.2f}{unit}, "
+        f"95 % bounds [{scale * item.lower:.2f}, {scale * item.upper:.2f}]{detectable})"
+        + (f", worst slice {worst[0]}: {scale * worst[1]:.2f}{unit} lost" if worst else "")
     )
 
 
-def _metrics(
-    errors: Mapping[str, OutputError], labels: LabelResult | None, tolerance: float
-) -> dict[str, Any]:
+def _metrics(errors: Mapping[str, OutputError], figures: Sequence[Judged]) -> dict[str, Any]:
     """JSON-ready figures, rounded to three significant digits so that they are the same everywhere."""
     found: dict[str, Any] = {
         "outputs": {
@@ -148,24 +161,29 @@ def _metrics(
             for name, item in errors.items()
         }
     }
-    if labels:
-        drop = labels.drop
-        found["top1"] = {
-            "source": round(labels.source, 4),
-            "variant": round(labels.variant, 4),
-            "n": drop.n,
-            "lost": drop.lost,
-            "gained": drop.gained,
-            "drop": round(drop.drop, 4),
-            "lower95": round(drop.lower, 4),
-            "upper95": round(drop.upper, 4),
-            "detectable": round(drop.detectable, 4),
-            "tolerance": tolerance,
-        }
-        worst = labels.worst_slice
-        if worst:
-            found["top1"]["worst_slice"] = {"name": worst[0], "drop": round(worst[1], 4)}
-    return found
+    return {**found, **{item.name: _figure(item) for item in figures}}
+
+
+def _figure(item: Judged) -> dict[str, Any]:
+    counted = {} if item.lost is None else {"lost": item.lost, "gained": item.gained}
+    worst = item.worst_slice
+    return {
+        "source": _rounded(item.source),
+        "variant": _rounded(item.variant),
+        "n": item.n,
+        **counted,
+        "drop": _rounded(item.drop),
+        "lower95": _rounded(item.lower),
+        "upper95": _rounded(item.upper),
+        **({} if item.detectable is None else {"detectable": _rounded(item.detectable)}),
+        "tolerance": _rounded(item.tolerance),
+        "decides": item.decides,
+        **({"worst_slice": {"name": worst[0], "drop": _rounded(worst[1])}} if worst else {}),
+    }
+
+
+def _rounded(value: float) -> float | None:
+    return round(value, 4) if math.isfinite(value) else None
 
 
 def digits(value: float) -> float | None:
