@@ -1,0 +1,124 @@
+"""Lowering a whole model: inputs, nodes in order, outputs, file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import onnx_ir as ir
+
+from edgekit_converters.errors import Refusal
+from edgekit_converters.targets.tflite.lower import patterns
+from edgekit_converters.targets.tflite.lower.context import Context, Options
+from edgekit_converters.targets.tflite.lower.registry import rules
+from edgekit_converters.targets.tflite.lower.tensors import Quant, Shape, Spec, Tensor
+from edgekit_converters.targets.tflite.lower.writer import Ports, serialise
+
+
+@dataclass(frozen=True, kw_only=True)
+class Port:
+    """An input or output of the file, under the model's own name."""
+
+    name: str
+    shape: Shape
+    dtype: ir.DataType
+    quant: Quant | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lowered:
+    """The file and what is known of it."""
+
+    data: bytes
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    facts: Mapping[str, Any]
+    min_runtime: str
+
+
+def lower(model: ir.Model, *, options: Options | None = None) -> Lowered:
+    """The TFLite file of a canonical graph (float or QDQ).
+
+    Raises:
+        Refusal: a node cannot be done exactly; the message names it, the code says why.
+    """
+    ctx = Context(options or Options())
+    inputs = _inputs(ctx, model)
+    found = patterns.find(ctx, model.graph)
+    for node in model.graph:
+        if node not in ctx.done:
+            _lower_node(ctx, node, found)
+    outputs = _outputs(ctx, model, inputs)
+    ports = Ports(
+        tuple((port.name, tensor.index) for port, tensor in inputs),
+        tuple((port.name, tensor.index) for port, tensor in outputs),
+    )
+    return Lowered(
+        data=serialise(ctx.graph, ports),
+        inputs=tuple(port for port, _ in inputs),
+        outputs=tuple(port for port, _ in outputs),
+        facts=_facts(ctx),
+        min_runtime=ctx.graph.min_runtime(),
+    )
+
+
+def _lower_node(ctx: Context, node: ir.Node, found: Mapping[ir.Node, patterns.Match]) -> None:
+    rule = rules().get(node.op_type) if node.domain in ("", "ai.onnx") else None
+    if rule is None:
+        raise Refusal(
+            f"{node.op_type} ({node.name}) has no lowering to TFLite",
+            remedy="use an onnx target for this model",
+            code="unsupported_op",
+        )
+    match = found.get(node)
+    if match is None:
+        rule.lower(ctx, node)
+    else:
+        patterns.lower(ctx, node, rule, match)
+
+
+def _inputs(ctx: Context, model: ir.Model) -> list[tuple[Port, Tensor]]:
+    result = []
+    for value in model.graph.inputs:
+        if value.is_initializer():
+            continue
+        name = value.name or ""
+        quant = patterns.quant_of_input(value)
+        shape, dtype = ctx.shape(value), ctx.dtype(value)
+        index = ctx.graph.add_tensor(name, shape, dtype, quant)
+        tensor = Tensor(index, shape, dtype, quant)
+        ctx.set(value, tensor)
+        result.append((Port(name=name, shape=shape, dtype=dtype, quant=quant), tensor))
+    return result
+
+
+def _outputs(ctx: Context, model: ir.Model, inputs: list[tuple[Port, Tensor]]) -> list[tuple[Port, Tensor]]:
+    taken = {tensor.index for _, tensor in inputs}
+    result = []
+    for value in model.graph.outputs:
+        tensor = ctx.tensor(value)
+        if tensor.index in taken or tensor.is_constant:
+            tensor = _copied(ctx, tensor)
+        taken.add(tensor.index)
+        name = value.name or ""
+        ctx.graph.rename(tensor.index, name)
+        result.append((Port(name=name, shape=tensor.shape, dtype=tensor.dtype, quant=tensor.quant), tensor))
+    return result
+
+
+def _copied(ctx: Context, tensor: Tensor) -> Tensor:
+    """A port needs a tensor of its own; RESHAPE to the same shape copies every type."""
+    if sum(size is None for size in tensor.shape) > 1:
+        shape = ctx.emit("SHAPE", [tensor], Spec((len(tensor.shape),), ir.DataType.INT32), outType=2)
+        return ctx.emit("RESHAPE", [tensor, shape], tensor.spec())
+    sizes = [-1 if size is None else size for size in tensor.shape]
+    return ctx.emit("RESHAPE", [tensor, ctx.ints(sizes)], tensor.spec(), newShape=sizes)
+
+
+def _facts(ctx: Context) -> dict[str, Any]:
+    return {
+        "ops": dict(sorted(ctx.graph.counts.items())),
+        "op_count": len(ctx.graph.operators),
+        "transposes": ctx.transposes,
+    }

@@ -1,0 +1,82 @@
+"""Which options table a TFLite op has (tensorflow/compiler/mlir/lite/schema/schema.fbs)."""
+
+from __future__ import annotations
+
+# Options table of each op whose name differs from the rule below.
+_SHARED = {
+    "AVERAGE_POOL_2D": "Pool2DOptions",
+    "MAX_POOL_2D": "Pool2DOptions",
+    "L2_POOL_2D": "Pool2DOptions",
+    "CONV_2D": "Conv2DOptions",
+    "CONV_3D": "Conv3DOptions",
+    "CONV_3D_TRANSPOSE": "Conv3DOptions",
+    "DEPTHWISE_CONV_2D": "DepthwiseConv2DOptions",
+    "TRANSPOSE_CONV": "TransposeConvOptions",
+    "FULLY_CONNECTED": "FullyConnectedOptions",
+    "SOFTMAX": "SoftmaxOptions",
+    "LOG_SOFTMAX": "LogSoftmaxOptions",
+    "CONCATENATION": "ConcatenationOptions",
+    "L2_NORMALIZATION": "L2NormOptions",
+    "LOCAL_RESPONSE_NORMALIZATION": "LocalResponseNormalizationOptions",
+    "RESIZE_BILINEAR": "ResizeBilinearOptions",
+    "RESIZE_NEAREST_NEIGHBOR": "ResizeNearestNeighborOptions",
+    "SPACE_TO_DEPTH": "SpaceToDepthOptions",
+    "DEPTH_TO_SPACE": "DepthToSpaceOptions",
+    "BATCH_TO_SPACE_ND": "BatchToSpaceNDOptions",
+    "SPACE_TO_BATCH_ND": "SpaceToBatchNDOptions",
+    **dict.fromkeys(
+        ("MEAN", "SUM", "REDUCE_MAX", "REDUCE_MIN", "REDUCE_PROD", "REDUCE_ANY", "REDUCE_ALL"),
+        "ReducerOptions",
+    ),
+    "MAXIMUM": "MaximumMinimumOptions",
+    "MINIMUM": "MaximumMinimumOptions",
+    "ARG_MAX": "ArgMaxOptions",
+    "ARG_MIN": "ArgMinOptions",
+    "STRIDED_SLICE": "StridedSliceOptions",
+    "TOPK_V2": "TopKV2Options",
+    "SPLIT": "SplitOptions",
+    "SPLIT_V": "SplitVOptions",
+    "PADV2": "PadV2Options",
+    "MIRROR_PAD": "MirrorPadOptions",
+    "GATHER_ND": "GatherNdOptions",
+    "SCATTER_ND": "ScatterNdOptions",
+    "SELECT_V2": "SelectV2Options",
+    "REVERSE_V2": "ReverseV2Options",
+    "REVERSE_SEQUENCE": "ReverseSequenceOptions",
+    "LEAKY_RELU": "LeakyReluOptions",
+    "HARD_SWISH": "HardSwishOptions",
+    "SQUARED_DIFFERENCE": "SquaredDifferenceOptions",
+    "BATCH_MATMUL": "BatchMatMulOptions",
+    "BROADCAST_TO": "BroadcastToOptions",
+    "EXPAND_DIMS": "ExpandDimsOptions",
+    "ONE_HOT": "OneHotOptions",
+    "NOT_EQUAL": "NotEqualOptions",
+    "GREATER_EQUAL": "GreaterEqualOptions",
+    "LESS_EQUAL": "LessEqualOptions",
+    "LOGICAL_AND": "LogicalAndOptions",
+    "LOGICAL_OR": "LogicalOrOptions",
+    "LOGICAL_NOT": "LogicalNotOptions",
+    "FLOOR_DIV": "FloorDivOptions",
+    "FLOOR_MOD": "FloorModOptions",
+    "ZEROS_LIKE": "ZerosLikeOptions",
+    "ADD_N": "AddNOptions",
+    "ATAN2": "ATan2Options",
+    "BITWISE_XOR": "BitwiseXorOptions",
+    "RIGHT_SHIFT": "RightShiftOptions",
+    "RFFT2D": "Rfft2dOptions",
+    "LSTM": "LSTMOptions",
+    "UNIDIRECTIONAL_SEQUENCE_LSTM": "UnidirectionalSequenceLSTMOptions",
+    "UNIDIRECTIONAL_SEQUENCE_RNN": "SequenceRNNOptions",
+    "NON_MAX_SUPPRESSION_V4": "NonMaxSuppressionV4Options",
+    "NON_MAX_SUPPRESSION_V5": "NonMaxSuppressionV5Options",
+    "DYNAMIC_UPDATE_SLICE": "DynamicUpdateSliceOptions",
+    "RANDOM_UNIFORM": "RandomOptions",
+    "RANDOM_STANDARD_NORMAL": "RandomOptions",
+}
+_PLAIN = """
+ABS ADD BITCAST BUCKETIZE CAST COS CUMSUM DEQUANTIZE DIV EQUAL EXP FILL GATHER GELU GREATER LESS MUL NEG
+PACK PAD POW QUANTIZE RANGE RANK RESHAPE SELECT SHAPE SIGN SLICE SQUARE SQUEEZE SUB TILE TRANSPOSE
+UNIQUE UNPACK WHERE
+"""
+OPTIONS: dict[str, str] = {**_SHARED, **{op: f"{op.capitalize()}Options" for op in _PLAIN.split()}}
+"""Name of the options table of an op; an op without one has no options."""

@@ -1,0 +1,1 @@
+"""One module a family of ops; each function lowers one ONNX node exactly or raises `Refusal`."""
