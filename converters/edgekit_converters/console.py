@@ -19,6 +19,7 @@ from edgekit.package import Variant
 from edgekit_converters.engine.cache import default_root
 from edgekit_converters.engine.pool import Limits
 from edgekit_converters.engine.request import Request, Result, Silent
+from edgekit_converters.report.write import decisive
 
 _COLOURS = {"pass": "green", "unverified": "yellow", "breach": "red"}
 
@@ -134,7 +135,7 @@ def _print(result: Result, out: Path) -> None:
 
 def _row(variant: Variant, figures: Mapping[str, Any]) -> list[str]:
     check = variant.verification
-    top1 = check.metrics.get("top1")
+    judged = decisive(variant)
     errors = check.metrics.get("outputs", {}).values()
     worst = max((item["max_relative"] or 0.0 for item in errors), default=None)
     latency = figures.get("latency_us")
@@ -147,9 +148,13 @@ def _row(variant: Variant, figures: Mapping[str, Any]) -> list[str]:
         f"[{_COLOURS[check.verdict]}]{check.verdict}[/]"
         + (f" ({', '.join(check.reasons)})" if check.reasons else ""),
         how,
-        f"{top1['variant']:.4f} (source {top1['source']:.4f}, n={top1['n']})" if top1 else "–",
+        _quality(*judged) if judged else "–",
         f"{worst:.2g}" if worst is not None else "–",
         f"{variant.size / 1000:.1f} kB",
         f"{latency['median']:.0f} µs" if latency else "–",
         f"{memory['peak']:.0f} MiB" if memory else "–",
     ]
+
+
+def _quality(name: str, item: Mapping[str, Any]) -> str:
+    return f"{name} {item['variant']:.4f} (source {item['source']:.4f}, n={item['n']})"

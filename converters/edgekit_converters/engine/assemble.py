@@ -268,6 +268,7 @@ def _facts(
                 "why": found.verdict.why,
                 "kernel_sets": list(found.executed["kernel_sets"]) if found.executed else [],
                 "slices": {name: digits(value) for name, value in slices.items()},
+                "evidence": dict(found.evidence),
             }
     hub = prepared.hub
     return {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from edgekit_converters.targets import load_target
 from edgekit_converters.tools import tool_versions
 from edgekit_converters.values import Built, Job
 from edgekit_converters.verify.compare import OutputError, output_error
+from edgekit_converters.verify.evidence import evidence
 from edgekit_converters.verify.probes import Probes, make_probes
 from edgekit_converters.verify.tasks import FIGURES, Judged, figures_of, judged
 from edgekit_converters.verify.verdict import Verdict, judge
@@ -33,6 +34,7 @@ class Checked:
     verdict: Verdict
     probes: Probes | None
     figures: tuple[Judged, ...]
+    evidence: Mapping[str, Any]
     errors: Mapping[str, OutputError]
 
 
@@ -62,6 +64,7 @@ def check_variant(context: Context, prepared: Prepared, wanted: Wanted, ranges: 
             verdict=verdict,
             probes=None,
             figures=(),
+            evidence={},
             errors={},
         )
     context.progress.step(name, "running")
@@ -78,6 +81,7 @@ def check_variant(context: Context, prepared: Prepared, wanted: Wanted, ranges: 
             verdict=Verdict(verdict="unverified", why=""),
             probes=None,
             figures=(),
+            evidence={},
             errors={},
         ),
         arrays,
@@ -173,16 +177,17 @@ def _judged(prepared: Prepared, wanted: Wanted, checked: Checked, arrays: Mappin
         classifier=classifier,
         activation=activation,
     )
-    found = {**_shallow(checked), "verdict": verdict, "probes": probes, "figures": figures, "errors": errors}
-    return Checked(**found)
+    shown = evidence(prepared.resolved.judged, prepared.reference, outputs, _validation_labels(prepared))
+    return replace(checked, verdict=verdict, probes=probes, figures=figures, errors=errors, evidence=shown)
 
 
 def _figures(prepared: Prepared, outputs: Mapping[str, Any]) -> tuple[Judged, ...]:
     """Paired quality on labelled validation data. The contract's metrics decide, else the task's first."""
     spec, samples = prepared.resolved.judged, prepared.samples
-    if spec is None or samples.labels is None or prepared.origin != "validation":
+    labels = _validation_labels(prepared)
+    if spec is None or labels is None:
         return ()
-    found = figures_of(spec, prepared.reference, samples.inputs, samples.labels, f"{samples.where}: labels")
+    found = figures_of(spec, prepared.reference, samples.inputs, labels, f"{samples.where}: labels")
     tolerances = prepared.resolved.tolerances
     named = [item.name for item in found if item.name in tolerances]
     decisive = named or list(FIGURES.get(spec.task or "", ())[:1])
@@ -199,8 +204,9 @@ def _figures(prepared: Prepared, outputs: Mapping[str, Any]) -> tuple[Judged, ..
     )
 
 
-def _shallow(checked: Checked) -> dict[str, Any]:
-    return {name: getattr(checked, name) for name in Checked.__dataclass_fields__}
+def _validation_labels(prepared: Prepared) -> Any:
+    """The labels that judge, or None: those of calibration data do not."""
+    return prepared.samples.labels if prepared.origin == "validation" else None
 
 
 def artifact_json(checked: Checked) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 from edgekit.digest import canonical_json
 from edgekit.package import Manifest, Variant
+from edgekit_converters.report.panels import panels
 from edgekit_converters.report.plot import Point, scatter
 
 
@@ -65,12 +66,17 @@ def _page(manifest: Manifest, report: Mapping[str, Any]) -> str:
         kb=_kb,
         rows=[_row(item, report) for item in manifest.variants],
         passed=sum(
-            v.verification.method == "executed" and v.verification.verdict == "pass"
+            v.verification.method != "prepared" and v.verification.verdict == "pass"
             for v in manifest.variants
         ),
         smallest=_kb(min((v.size for v in manifest.variants), default=0)),
         fastest=f"{min(latencies):.0f} µs" if latencies else "–",
         plot=_safe(scatter(plot, quality)),
+        evidence={
+            item.id: {title: _safe(panel) for title, panel in panels(extra["evidence"]).items()}
+            for item in manifest.variants
+            if (extra := report["variants"][item.id])["evidence"]
+        },
         contract=json.dumps(manifest.contract, indent=2, ensure_ascii=False),
     )
 
@@ -84,14 +90,14 @@ def _safe(svg: str) -> Any:
 
 def _points(manifest: Manifest, measurements: Mapping[str, Any]) -> tuple[list[Point], str]:
     """One point an artifact (profiles that share one give one point): top-1, else signal to noise."""
-    labelled = any("top1" in v.verification.metrics for v in manifest.variants)
+    shown = next((found for v in manifest.variants if (found := decisive(v))), None)
     points: dict[str, Point] = {}
     for variant in manifest.variants:
         metrics = variant.verification.metrics
-        if variant.verification.method != "executed" or (labelled and "top1" not in metrics):
+        if variant.verification.method == "prepared" or (shown and shown[0] not in metrics):
             continue
         errors = [item["snr_db"] for item in metrics["outputs"].values()]
-        quality = metrics["top1"]["variant"] if labelled else min(item or 0.0 for item in errors)
+        quality = metrics[shown[0]]["variant"] if shown else min(item or 0.0 for item in errors)
         shas = "".join(item.sha256 for item in variant.files)
         points.setdefault(
             shas,
@@ -103,26 +109,34 @@ def _points(manifest: Manifest, measurements: Mapping[str, Any]) -> tuple[list[P
                 latency=_latency(measurements, variant),
             ),
         )
-    return list(points.values()), "top-1 accuracy" if labelled else "signal to noise in dB"
+    return list(points.values()), shown[0] if shown else "signal to noise in dB"
+
+
+def decisive(variant: Variant) -> tuple[str, Mapping[str, Any]] | None:
+    """Name and figures of the first metric that the verdict hangs on; None without labels."""
+    found = variant.verification.metrics.items()
+    return next(
+        ((name, item) for name, item in found if isinstance(item, Mapping) and item.get("decides")), None
+    )
 
 
 def _row(variant: Variant, report: Mapping[str, Any]) -> dict[str, str]:
     check, extra = variant.verification, report["variants"][variant.id]
     facts = extra["facts"]
     figures = report["measurements"]["variants"].get(variant.id, {})
-    top1 = check.metrics.get("top1")
+    judged = decisive(variant)
     worst = [item["max_relative"] for item in check.metrics.get("outputs", {}).values()]
     how = check.method
     if check.runtime:
         where = "on its target" if check.on_target else f"on {check.machine}"
-        how = f"executed by {check.runtime} {check.runtime_version} ({check.backend}) {where}"
+        how = f"{check.method} by {check.runtime} {check.runtime_version} ({check.backend}) {where}"
     slices = max(extra["slices"].items(), key=lambda item: item[1], default=None)
     return {
         "id": variant.id,
         "verdict": check.verdict,
         "how": how,
         "why": extra["why"],
-        "accuracy": f"{top1['variant']:.4f}" if top1 else "–",
+        "accuracy": f"{judged[0]} {judged[1]['variant']:.4f}" if judged else "–",
         "error": f"{max(item or 0 for item in worst):.2g}" if worst else "–",
         "size": _kb(variant.size),
         "latency": f"{figures['latency_us']['median']:.0f} µs" if "latency_us" in figures else "–",

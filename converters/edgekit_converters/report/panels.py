@@ -1,0 +1,78 @@
+"""The evidence of one variant as inline SVG and HTML: predictions, confusion, gain. Everything is escaped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+_WIDTH, _HEIGHT = 340, 150
+_BASE = 118
+
+
+def predictions(found: Mapping[str, Any]) -> str:
+    """Two bars a class or bin: source and variant."""
+    ticks, pairs = found["ticks"], list(zip(found["source"], found["variant"], strict=True))
+    top = max((max(pair) for pair in pairs), default=0) or 1
+    step = (_WIDTH - 20) / max(1, len(pairs))
+    parts = [_open(f"predictions of {found['output']}, source and variant")]
+    every = max(1, len(pairs) // 10)
+    for index, pair in enumerate(pairs):
+        for place, (count, kind) in enumerate(zip(pair, ("source", "variant"), strict=True)):
+            height = 100 * count / top
+            x = 10 + step * index + place * step * 0.42 + step * 0.08
+            parts.append(
+                f'<rect class="bar {kind}" x="{x:.1f}" y="{_BASE - height:.1f}" width="{step * 0.4:.1f}" '
+                f'height="{height:.1f}"><title>{escape(str(ticks[index]))}: {count} {kind}</title></rect>'
+            )
+        if index % every == 0:
+            x = 10 + step * (index + 0.5)
+            parts.append(f'<text class="axis" x="{x:.1f}" y="134">{escape(str(ticks[index]))[:9]}</text>')
+    return "".join([*parts, "</svg>"])
+
+
+def confusion(counts: Sequence[Sequence[int]]) -> str:
+    """A shaded table, labels down, answers across."""
+    size = len(counts)
+    head = "".join(f"<th>{kind}</th>" for kind in range(size))
+    rows = []
+    for kind, row in enumerate(counts):
+        total = sum(row) or 1
+        cells = "".join(_cell(count, count / total, right=kind == answer) for answer, count in enumerate(row))
+        rows.append(f"<tr><th>{kind}</th>{cells}</tr>")
+    return f'<table class="confusion"><tr><th></th>{head}</tr>{"".join(rows)}</table>'
+
+
+def gain(found: Mapping[str, Sequence[float]]) -> str:
+    """Cumulative gain of source and variant against chance."""
+    parts = [_open("cumulative gain, source and variant")]
+    parts.append(f'<line class="grid" x1="10" y1="{_BASE}" x2="{_WIDTH - 10}" y2="18"/>')
+    for kind in ("source", "variant"):
+        points = [(0.0, 0.0), *(((i + 1) / len(found[kind]), v) for i, v in enumerate(found[kind]))]
+        path = " ".join(f"{10 + (_WIDTH - 20) * x:.1f},{_BASE - 100 * y:.1f}" for x, y in points)
+        parts.append(f'<polyline class="curve {kind}" points="{path}"/>')
+    parts.append(f'<text class="axis" x="{_WIDTH / 2}" y="134">share of samples looked at</text></svg>')
+    return "".join(parts)
+
+
+def panels(found: Mapping[str, Any]) -> dict[str, str]:
+    """All panels that the evidence allows, by title."""
+    shown: dict[str, str] = {}
+    if "distribution" in found:
+        shown[f"Predictions ({escape(str(found['distribution']['output']))})"] = predictions(
+            found["distribution"]
+        )
+    if "confusion" in found:
+        shown["Confusion: label down, answer across"] = confusion(found["confusion"])
+    if "gain" in found:
+        shown["Gain of class 1"] = gain(found["gain"])
+    return shown
+
+
+def _open(label: str) -> str:
+    return f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(label)}">'
+
+
+def _cell(count: int, share: float, *, right: bool) -> str:
+    kind = "hit" if right else "miss"
+    return f'<td class="{kind}" style="--share:{share:.3f}">{count or ""}</td>'
