@@ -47,6 +47,10 @@ port = 0        # 0: a free one, written to state/http.json
 [telemetry]
 seconds = 10.0
 
+# [limits]
+# hang_seconds = 30.0    # an inference that takes longer hangs: a model on trial is reverted, and the
+#                        # agent starts itself anew
+
 # [[stream]]
 # kind = "mqtt"          # samples from in/<slot>, predictions to out/<slot>
 # slot = "digits"
@@ -141,6 +145,7 @@ class Limits:
     free_mb: int = 32
     child_seconds: float = 120.0
     stall_seconds: float = 30.0
+    hang_seconds: float = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -291,4 +296,5 @@ def _limits(table: Table) -> Limits:
         free_mb=table.integer("free_mb", default.free_mb),
         child_seconds=_positive(table, "child_seconds", default.child_seconds),
         stall_seconds=_positive(table, "stall_seconds", default.stall_seconds),
+        hang_seconds=_positive(table, "hang_seconds", default.hang_seconds),
     )

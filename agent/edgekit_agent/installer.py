@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger("edgekit.agent")
 _PROGRESS_SECONDS = 1.0
+_LOOK_SECONDS = 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +60,7 @@ class Installer:
 
     Args:
         prepare_seconds: how long loading (an engine build, say) may take.
+        hang_seconds: how long one inference of a candidate may take.
     """
 
     def __init__(
@@ -72,11 +74,12 @@ class Installer:
         telemetry: Telemetry,
         clock: Clock,
         prepare_seconds: float = 900.0,
+        hang_seconds: float = 30.0,
     ) -> None:
         self._journal, self._store, self._trust = journal, store, trust
         self._downloader, self._host = downloader, host
         self._telemetry, self._clock = telemetry, clock
-        self._prepare_seconds = prepare_seconds
+        self._prepare_seconds, self._hang_seconds = prepare_seconds, hang_seconds
         self._candidates: dict[str, Candidate] = {}
 
     def check(self, job: Job) -> Event:
@@ -108,12 +111,13 @@ class Installer:
         """
         if work is Work.PREPARE:
             return await self._prepare(job)
+        if work is Work.PROBE:
+            return await self._probing(job)
         if work is Work.WATCH:
             return await self._watch(job)
         simple = {
             Work.DOWNLOAD: self._download,
             Work.VERIFY: self._verify,
-            Work.PROBE: self._probe,
             Work.SWITCH: self._switch,
             Work.COMMIT: self._commit,
             Work.ADOPT: self._adopt,
@@ -181,6 +185,17 @@ class Installer:
     def _load(self, job: Job) -> Candidate:
         return self._host.prepare(self._store.installed(job.attempt.slot, job.attempt.model))
 
+    async def _probing(self, job: Job) -> Event:
+        """Probe, and give up on a model that never answers one."""
+        probing = asyncio.ensure_future(asyncio.to_thread(self._probe, job))
+        while not (await asyncio.wait([probing], timeout=_LOOK_SECONDS))[0]:
+            if self._candidates[job.attempt.slot].longest >= self._hang_seconds:
+                probing.add_done_callback(_unheard)
+                raise InstallError(
+                    f"an inference has not returned for {self._hang_seconds:g} s", code="probe_hang"
+                )
+        return probing.result()
+
     def _probe(self, job: Job) -> Event:
         from edgekit_agent.probing import run_package_probes
 
@@ -228,12 +243,12 @@ class Installer:
         return Event()
 
     async def _watch(self, job: Job) -> Event:
-        pause = min(0.2, max(0.02, job.wish.trial_seconds / 5))
+        pause = min(_LOOK_SECONDS, max(0.02, job.wish.trial_seconds / 5))
         while True:
             if job.stop.is_set():
                 return Event(done=Done.SUPERSEDED)
             health = self._host.trial_health(job.attempt.slot)
-            verdict = swap.judge_trial(health, seconds=job.wish.trial_seconds)
+            verdict = swap.judge_trial(health, seconds=job.wish.trial_seconds, hang=self._hang_seconds)
             if verdict is not None:
                 return verdict
             await asyncio.sleep(pause)
@@ -268,6 +283,12 @@ class Installer:
         if candidate is not None:
             candidate.close()
         return Event()
+
+
+def _unheard(probing: asyncio.Future[Event]) -> None:
+    """Whatever came of it in the end, the attempt is over."""
+    if not probing.cancelled():
+        probing.exception()
 
 
 def _close_late(loading: asyncio.Future[Candidate]) -> None:

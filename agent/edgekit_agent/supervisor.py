@@ -8,6 +8,7 @@ started again. No numpy here: it comes with the first model.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import os
 import random
@@ -20,7 +21,7 @@ from edgekit.documents import Ack, Document, EnrolAnswer
 from edgekit.errors import DocumentError, EdgekitError, StorageError
 from edgekit.ports import Clock, Runtime
 from edgekit.topics import DeviceTopic
-from edgekit_agent import boot, lean, reserve, web
+from edgekit_agent import boot, lean, reserve, web, wedge
 from edgekit_agent.clock import BUILT, ClockFloor, SystemClock
 from edgekit_agent.config import Config, Home
 from edgekit_agent.detect import Detected, detect_apart, make_runtime
@@ -41,7 +42,7 @@ from edgekit_agent.trust import Trust, TrustChild
 
 _LOG = logging.getLogger("edgekit.agent")
 _MEGA = 1 << 20
-_HEALTHY_SECONDS = 10.0
+_HEALTHY_SECONDS = 10
 _RESTART_SECONDS = 1.0
 
 
@@ -103,6 +104,7 @@ class Supervisor:
         self._live = Live(home.live)
         self.malformed = self.exceptions = 0
         self._heard_desired = False
+        self.wedged = False
         self.started = asyncio.Event()
         self._stopping = asyncio.Event()
         self._modes = Modes(
@@ -144,6 +146,7 @@ class Supervisor:
             host=self.host,
             telemetry=self._telemetry,
             clock=self._clock,
+            hang_seconds=limits.hang_seconds,
         )
         return Lifecycle(
             journal=self._journal,
@@ -314,15 +317,25 @@ class Supervisor:
             self._lifecycle.offer(answer.body)
 
     async def _health_loop(self) -> None:
-        """Note a start that was no crash; from then on see that the link's thread lives."""
-        await asyncio.sleep(_HEALTHY_SECONDS)
-        await asyncio.to_thread(self._lived)
-        while True:
+        """See that inferences return and the link's thread lives; note a start that was no crash."""
+        for seconds in itertools.count(1):
             await asyncio.sleep(_RESTART_SECONDS)
+            if seconds == _HEALTHY_SECONDS:
+                await asyncio.to_thread(self._lived)
+            self._look_for_hangs()
             if not self._link.alive:
                 self.exceptions += 1
                 _LOG.error("the MQTT thread ended; it is started again")
                 self._link.start()
+
+    def _look_for_hangs(self) -> None:
+        """An inference that never returns holds its thread for ever: only a fresh process has it back.
+        An installation under way comes to its end first, as long as it does."""
+        longest, limit = self.host.longest(), self._config.limits.hang_seconds
+        if longest >= (2 * limit if self._lifecycle.busy else limit):
+            _LOG.error("an inference has not returned for %.0f s: the agent starts anew", longest)
+            self.wedged = True
+            self.stop()
 
     def _lived(self) -> None:
         try:
@@ -351,24 +364,35 @@ class Supervisor:
             _LOG.error("%s", error)
 
 
-def serve(home: Home, config: Config, identity: EnrolAnswer, *, verbose: bool = False) -> int:
-    """`edgekit-agent run`: until SIGTERM or SIGINT.
+def serve(
+    home: Home,
+    config: Config,
+    identity: EnrolAnswer,
+    *,
+    verbose: bool = False,
+    seams: Seams | None = None,
+) -> int:
+    """`edgekit-agent run`: until SIGTERM or SIGINT; a fresh process takes over from a wedged one.
 
     Raises:
         ConfigError: an agent runs here already. StorageError: the state cannot be written.
     """
     level = logging.INFO if verbose else logging.WARNING
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(message)s")
-    asyncio.run(_serve(home, config, identity))
+    asyncio.run(_serve(Supervisor(home, config, identity, seams), 2 * config.limits.hang_seconds))
     return 0
 
 
-async def _serve(home: Home, config: Config, identity: EnrolAnswer) -> None:
-    supervisor = Supervisor(home, config, identity)
+async def _serve(supervisor: Supervisor, still_seconds: float) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, supervisor.stop)
-    await supervisor.run()
+    async with wedge.beating(still_seconds):
+        await supervisor.run()
+    if supervisor.wedged:
+        wedge.begin_anew()
+    elif supervisor.host.longest():
+        wedge.leave(0)
 
 
 __all__ = ["Seams", "Supervisor", "serve"]

@@ -158,12 +158,16 @@ def judge_probes(probed: Probed) -> Event:
     return Event()
 
 
-def judge_trial(health: TrialHealth, *, seconds: float) -> Event | None:
-    """The watchdog's verdict on a model in its trial, None while it is too early.
+def judge_trial(health: TrialHealth, *, seconds: float, hang: float) -> Event | None:
+    """The watchdog's verdict on a model in its trial of `seconds`, None while it is too early.
 
-    It fails at once on a clear case (three errors of the model and 5 % of its requests), and at the
-    end on any share above 5 %.
+    It fails at once on a clear case (three errors of the model and 5 % of its requests, an inference
+    that has not returned for `hang` seconds), and at the end on any share above 5 %. The end waits for
+    every inference that began before it.
     """
+    if health.longest >= hang:
+        text = f"an inference has not returned for {health.longest:.0f} s"
+        return Event(done=Done.FAILED, reason=Reason(code="trial_hang", text=text))
     share = health.model_errors / health.requests if health.requests else 0.0
     over = health.seconds >= seconds
     if share > _TRIAL_ERROR_SHARE and (over or health.model_errors >= _TRIAL_ERRORS):
@@ -174,7 +178,7 @@ def judge_trial(health: TrialHealth, *, seconds: float) -> Event | None:
                 text=f"{health.model_errors} of {health.requests} requests failed in the trial",
             ),
         )
-    return Event() if over else None
+    return Event() if over and health.longest <= health.seconds - seconds else None
 
 
 class Recovery(str, Enum):

@@ -57,13 +57,15 @@ class WindowCounters:
 
 @dataclass(frozen=True, kw_only=True)
 class TrialHealth:
-    """What a variant did since it was switched in; `latency` is the ``total`` stage."""
+    """What a variant did since it was switched in; `latency` is the ``total`` stage, `longest` the
+    seconds for which the oldest request inside has been computed."""
 
     requests: int
     client_errors: int
     model_errors: int
     latency: LatencyHistogram
     seconds: float
+    longest: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

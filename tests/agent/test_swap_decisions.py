@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -114,20 +116,34 @@ def health(requests: int, errors: int, seconds: float) -> TrialHealth:
 
 
 def test_the_watchdog_waits_for_the_end_of_a_good_trial() -> None:
-    assert swap.judge_trial(health(100, 0, 1.0), seconds=5.0) is None
-    verdict = swap.judge_trial(health(0, 0, 5.0), seconds=5.0)
+    assert swap.judge_trial(health(100, 0, 1.0), seconds=5.0, hang=30.0) is None
+    verdict = swap.judge_trial(health(0, 0, 5.0), seconds=5.0, hang=30.0)
     assert verdict is not None
     assert verdict.done is Done.OK
 
 
 def test_the_watchdog_ends_a_clearly_bad_trial_at_once() -> None:
-    verdict = swap.judge_trial(health(3, 3, 0.1), seconds=5.0)
+    verdict = swap.judge_trial(health(3, 3, 0.1), seconds=5.0, hang=30.0)
     assert verdict is not None
     assert verdict.done is Done.FAILED
-    assert swap.judge_trial(health(1, 1, 0.1), seconds=5.0) is None
-    late = swap.judge_trial(health(1, 1, 5.0), seconds=5.0)
+    assert swap.judge_trial(health(1, 1, 0.1), seconds=5.0, hang=30.0) is None
+    late = swap.judge_trial(health(1, 1, 5.0), seconds=5.0, hang=30.0)
     assert late is not None
     assert late.done is Done.FAILED
+
+
+def test_a_trial_never_ends_well_over_an_inference_that_has_not_returned() -> None:
+    def hanging(longest: float, seconds: float) -> TrialHealth:
+        return replace(health(100, 0, seconds), longest=longest)
+
+    assert swap.judge_trial(hanging(1.0, 5.5), seconds=5.0, hang=30.0) is None, "it began before the end"
+    later = swap.judge_trial(hanging(0.2, 5.5), seconds=5.0, hang=30.0)
+    assert later is not None
+    assert later.done is Done.OK, "what began after the end is nobody's business"
+    hung = swap.judge_trial(hanging(30.0, 31.0), seconds=60.0, hang=30.0)
+    assert hung is not None
+    assert hung.reason is not None
+    assert (hung.done, hung.reason.code) == (Done.FAILED, "trial_hang")
 
 
 @pytest.mark.parametrize(
@@ -145,8 +161,6 @@ def test_the_watchdog_ends_a_clearly_bad_trial_at_once() -> None:
     ],
 )
 def test_the_boot_recovery_table(step: DeviceStep, tries: int, verdict: Recovery) -> None:
-    from dataclasses import replace
-
     assert swap.recover(replace(ATTEMPT, step=step, tries=tries)) is verdict
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import signal
 import sys
 from pathlib import Path
 
@@ -14,18 +12,15 @@ from edgekit_agent.lean import without_tls
 without_tls()
 
 
-async def _main() -> None:
-    from edgekit_agent.supervisor import Seams, Supervisor
+def _main() -> int:
+    from edgekit_agent.supervisor import Seams, serve
     from tests.simulators.toy_model import DETECTED, ToyRuntime
 
     home = Home(path=Path(sys.argv[1]))
     seams = Seams(detected=DETECTED, runtimes={"litert": ToyRuntime()}, built=0.0)
-    supervisor = Supervisor(home, load_config(home.config), load_identity(home), seams)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, supervisor.stop)
-    await supervisor.run()
+    return serve(home, load_config(home.config), load_identity(home), seams=seams)
 
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.ERROR)
-    asyncio.run(_main())
+    sys.exit(_main())

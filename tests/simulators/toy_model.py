@@ -6,10 +6,12 @@ devices need nothing special. `Toy.behaviour` makes it misbehave on purpose.
 
 from __future__ import annotations
 
+import ctypes
 import io
 import json
 import os
 import signal
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +33,7 @@ from edgekit.package import (
     variant_digest,
 )
 from edgekit_agent.detect import Detected
+from edgekit_agent.serving.warmup import RUNS
 
 FEATURES, CLASSES = 4, 3
 PROFILE = "toy-board"
@@ -44,6 +47,7 @@ FACTS = DeviceFacts(
     memory_mb=1000,
 )
 DETECTED = Detected(facts=FACTS, runtimes={})
+PROBED = RUNS + 12
 GOOD = np.eye(FEATURES, CLASSES)
 WRONG = GOOD[:, ::-1]
 
@@ -93,7 +97,9 @@ def make(
     """A package whose model computes ``x @ weights``.
 
     `behaviour`: ``crash`` kills the process when it is loaded, ``fail`` raises at each run after the
-    probes, ``refuse`` cannot be loaded. `probe_weights` make the package probes expect something else.
+    probes, ``refuse`` cannot be loaded, ``hang`` never returns from a run after the probes, ``hang early``
+    from the first probe (until `Hanging.release`), ``freeze`` stops every thread of the process besides.
+    `probe_weights` make the package probes expect something else.
     """
     artifact = json.dumps(
         {"weights": np.asarray(weights).tolist(), "behaviour": behaviour, "padding": "x" * padding}
@@ -142,6 +148,12 @@ def _file(path: str, data: bytes) -> File:
     return File(path=path, sha256=sha256_hex(data), bytes=len(data))
 
 
+class Hanging:
+    """Ends the hanging of ``hang`` models, so that a test can end."""
+
+    release = threading.Event()
+
+
 @dataclass(kw_only=True)
 class ToySession:
     """`edgekit.ports.Session` over a weight matrix."""
@@ -170,6 +182,12 @@ class ToySession:
         self.runs += 1
         if self.behaviour == "fail" and self.runs > 40:
             raise ModelError("the toy breaks on purpose")
+        if (self.behaviour == "hang" and self.runs > PROBED) or (
+            self.behaviour == "hang early" and self.runs > RUNS
+        ):
+            Hanging.release.wait()
+        if self.behaviour == "freeze" and self.runs > PROBED:
+            ctypes.PyDLL(None).sleep(3600)  # PyDLL: with the interpreter's lock in hand
         return {"y": (np.asarray(inputs["x"]) @ self.weights).astype(np.float32)}
 
     def close(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -40,26 +41,33 @@ class Candidate:
         self.backend = session.backend
         self._on_closed = on_closed
         self._lock = threading.Lock()
-        self._inside = 0
+        self._inside: dict[int, float] = {}
         self._closing = False
         self._closed = threading.Event()
         self._typical_ms: float | None = None
 
     def enter(self) -> bool:
-        """Count a request in; False when it is being freed, and another candidate must be asked."""
+        """Count this thread's request in (one at a time); False when it is being freed, and another
+        candidate must be asked."""
         with self._lock:
             if self._closing:
                 return False
-            self._inside += 1
+            self._inside[threading.get_ident()] = time.monotonic()
             return True
 
     def leave(self) -> None:
         """Count a request out; the last one frees a candidate that was taken off."""
         with self._lock:
-            self._inside -= 1
-            last = self._closing and self._inside == 0
+            del self._inside[threading.get_ident()]
+            last = self._closing and not self._inside
         if last:
             self._free()
+
+    @property
+    def longest(self) -> float:
+        """For how many seconds the oldest request inside has been computed; 0.0 when there is none."""
+        with self._lock:
+            return time.monotonic() - min(self._inside.values()) if self._inside else 0.0
 
     @property
     def quick(self) -> bool:
@@ -109,7 +117,7 @@ class Candidate:
         """
         with self._lock:
             first, self._closing = not self._closing, True
-            idle = first and self._inside == 0
+            idle = first and not self._inside
         if idle:
             self._free()
         return self._closed.wait(wait) if wait else self._closed.is_set()

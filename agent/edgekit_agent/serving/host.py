@@ -11,8 +11,9 @@ first variant.
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from edgekit.errors import EdgekitError, RefusedError, UnavailableError
@@ -61,6 +62,7 @@ class ModelHost:
         self._threads = threads
         self._clock = clock
         self._slots: dict[str, _Slot] = {}
+        self._loaded: weakref.WeakSet[Candidate] = weakref.WeakSet()
         self._lock = threading.Lock()
         self._meter = ResourceMeter()
 
@@ -105,7 +107,7 @@ class ModelHost:
             runtime=name,
             backend=session.backend,
         )
-        return Candidate(
+        candidate = Candidate(
             installed=installed,
             session=session,
             pipeline=pipeline,
@@ -113,6 +115,9 @@ class ModelHost:
             runtime=name,
             on_closed=self._closed,
         )
+        with self._lock:
+            self._loaded.add(candidate)
+        return candidate
 
     def switch(self, slot: str, candidate: Candidate) -> None:
         """Serve `candidate` from the next request on; what served before stays as `previous`.
@@ -243,9 +248,10 @@ class ModelHost:
         )
 
     def is_quick(self, slot: str) -> bool:
-        """Whether the slot's model has proven to answer faster than a change of thread is worth."""
+        """Whether the slot's model has proven to answer faster than a change of thread is worth; never
+        while it is on trial, when it may still hang."""
         candidate = self.active(slot)
-        return candidate is not None and candidate.quick
+        return candidate is not None and candidate.quick and not candidate.counters.trial
 
     def reject(self, slot: str, kind: str) -> None:
         """Count a request to the slot that was refused before it reached the model (malformed JSON, …)."""
@@ -262,7 +268,14 @@ class ModelHost:
         candidate = self.active(slot)
         if candidate is None:
             raise UnknownModelError(f"slot {slot!r} serves nothing", where=slot)
-        return candidate.counters.health()
+        return replace(candidate.counters.health(), longest=candidate.longest)
+
+    def longest(self) -> float:
+        """For how many seconds the oldest request under way has been computed, by whatever was loaded
+        here, taken off meanwhile or not; 0.0 when there is none."""
+        with self._lock:
+            loaded = list(self._loaded)
+        return max((candidate.longest for candidate in loaded), default=0.0)
 
     def totals(self) -> list[tuple[str, Candidate, Totals]]:
         """Counters that never go back, of everything that is loaded (for ``/metrics``)."""
