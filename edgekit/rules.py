@@ -19,14 +19,19 @@ from edgekit.tomlfile import Table, did_you_mean, read_toml
 
 SCHEMA = 1
 TYPES = ("float32", "float16", "int8", "uint8", "int16", "int32", "int4", "uint4")
+BIASES = ("int32", "float")
+RESCUES = ("float32", "int16")
+RESTS = ("float32", "float16")
 
 
 @dataclass(frozen=True, kw_only=True)
 class OpRule:
     """How the ops of one set may be quantized.
 
-    `ops` are ONNX op types. `activations` and `weights` are allowed types; `scale` and `zero_point`
-    fix the output's quantization (softmax 1/256, −128); `same_scale`: output shares its input's.
+    `ops` are ONNX op types; one op may have several rules, each for other activation types.
+    `activations` and `weights` are allowed types; `scale` and `zero_point` fix the output's
+    quantization (softmax 1/256, −128); `same_scale`: output shares its input's; `merges_activation`:
+    a Relu or Clip that follows is part of the op, and only its result is quantized.
     """
 
     ops: tuple[str, ...]
@@ -39,6 +44,7 @@ class OpRule:
     scale: float | None = None
     zero_point: int | None = None
     same_scale: bool = False
+    merges_activation: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +59,12 @@ class Limit:
 
 @dataclass(frozen=True, kw_only=True)
 class Rules:
-    """One runtime version's rules. `io` lists dtypes of inputs and outputs, `precisions` what it builds."""
+    """One runtime version's rules. `io` lists dtypes of inputs and outputs, `precisions` what it builds.
+
+    `bias`: whether biases are quantized (``int32``, at input scale times weight scale) or stay float;
+    `rescue`: what a layer falls back to that int8 harms, the cheaper one on this runtime; `rest`: the
+    type of what is not quantized.
+    """
 
     name: str
     target: str
@@ -65,10 +76,14 @@ class Rules:
     limits: tuple[Limit, ...]
     sources: tuple[str, ...]
     digest: str
+    bias: str = "int32"
+    rescue: str = "float32"
+    rest: str = "float32"
 
-    def rule(self, op: str) -> OpRule | None:
-        """The rule for ONNX op type `op`, or None when it stays in float."""
-        return next((item for item in self.ops if op in item.ops), None)
+    def rule(self, op: str, activation: str | None = None) -> OpRule | None:
+        """The rule for ONNX op type `op` (with this activation type), or None when it stays in float."""
+        fitting = (item for item in self.ops if op in item.ops)
+        return next((item for item in fitting if activation in (None, *item.activations)), None)
 
     def limit(self, op: str) -> Limit | None:
         """The limit on ONNX op type `op`, if there is one."""
@@ -113,6 +128,9 @@ def load_rules(name: str, folder: Path | None = None) -> Rules:
         limits=table.tables("limit", _limit),
         sources=table.texts("sources"),
         digest=PREFIX + sha256_file(path),
+        bias=table.text("bias", "int32", allowed=BIASES),
+        rescue=table.text("rescue", "float32", allowed=RESCUES),
+        rest=table.text("rest", "float32", allowed=RESTS),
     )
     table.finish()
     return rules
@@ -130,6 +148,7 @@ def _op(table: Table) -> OpRule:
         scale=table.maybe_number("scale"),
         zero_point=table.integer("zero_point", low=-(1 << 15)) if table.has("zero_point") else None,
         same_scale=table.flag("same_scale", False),
+        merges_activation=table.flag("merges_activation", False),
     )
 
 

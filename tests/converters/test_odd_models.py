@@ -13,7 +13,8 @@ import onnx
 import pytest
 import tomllib
 
-from edgekit_converters.quantize.calibration import calibrate, load_ranges
+from edgekit_converters.quantize.calibration import calibrate
+from edgekit_converters.quantize.statistics import load
 from tests.converters.conftest import edgekit
 from tests.converters.graphs import GraphBuilder, save
 
@@ -55,7 +56,7 @@ def test_a_tensor_without_channels_does_not_stop_the_calibration(tmp_path: Path)
     model = save(made, tmp_path / "m.onnx")
     np.savez(tmp_path / "cal.npz", x=RANDOM.random((40, 5, 2), np.float32))
     calibrate(model, tmp_path / "cal.npz", tmp_path / "ranges.npz")
-    assert turned in load_ranges(tmp_path / "ranges.npz")
+    assert turned in load(tmp_path / "ranges.npz").tensors
 
 
 def test_init_leaves_open_axes_open_and_convert_asks_for_them(cache: Path, tmp_path: Path) -> None:

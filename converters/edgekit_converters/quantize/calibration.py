@@ -1,24 +1,26 @@
-"""The one calibration: what every float tensor of the hub does on the calibration samples.
+"""The one calibration: what every float tensor of a graph does on the calibration samples.
 
-Per tensor: minimum, maximum and a 2,048-bin histogram between them; per channel (axis 1, where there
-is one): largest magnitude and mean. Stored once as an npz; the ranges of every target are derived
-from it. Two passes over the data, so that the histogram's ends are exact.
+Per tensor: minimum, maximum and a histogram between them; per channel: largest magnitude and mean.
+Tensors are looked at in parts that fit into a fixed budget of memory; where all samples of a part do
+not fit, the samples are run twice, so that the histogram's ends are exact either way. A histogram
+counts finite values only: what is not finite is refused, with the tensor named.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
+import onnx_ir as ir
 
-from edgekit_converters.npz import load_arrays, save_arrays
-from edgekit_converters.onnx_session import OnnxSession
+from edgekit.errors import DataError
+from edgekit_converters.npz import load_arrays
+from edgekit_converters.quantize.running import BUDGET, chunks, float_tensors, runs
+from edgekit_converters.quantize.statistics import BINS, Statistics, Tensor, save
 
-BINS = 2048
-_STEP = 32
+_FROM_THE_END = frozenset({"MatMul", "Gemm"})
 
 
 def calibrate(hub: Path, samples: Path, out: Path) -> Mapping[str, Any]:
@@ -26,84 +28,129 @@ def calibrate(hub: Path, samples: Path, out: Path) -> Mapping[str, Any]:
 
     Returns:
         Facts: number of tensors and samples.
+
+    Raises:
+        DataError: a tensor of the graph is not finite on some sample.
     """
-    inputs = load_arrays(samples)
-    session = OnnxSession(_all_tensors(hub), threads=2)
-    low: dict[str, float] = {}
-    high: dict[str, float] = {}
-    peaks: dict[str, Any] = {}
-    sums: dict[str, Any] = {}
-    counts: dict[str, int] = {}
-    channels: dict[str, int] = {}
-    fickle: set[str] = set()
-    for tensors in _runs(session, inputs):
-        for name, value in tensors.items():
-            low[name] = min(low.get(name, np.inf), float(value.min()))
-            high[name] = max(high.get(name, -np.inf), float(value.max()))
-            if value.ndim > 1 and channels.setdefault(name, value.shape[1]) != value.shape[1]:
-                fickle.add(name)  # axis 1 is no channel: recurrent layers have the batch there
-            elif value.ndim > 1:
-                axes = tuple(axis for axis in range(value.ndim) if axis != 1)
-                peaks[name] = np.maximum(peaks.get(name, 0), np.abs(value).max(axis=axes))
-                sums[name] = sums.get(name, 0) + value.sum(axis=axes, dtype=np.float64)
-                counts[name] = counts.get(name, 0) + value.size // value.shape[1]
-    histograms: dict[str, Any] = {name: np.zeros(BINS, np.int64) for name in low}
-    for tensors in _runs(session, inputs):
-        for name, value in tensors.items():
-            span = (low[name], high[name] if high[name] > low[name] else low[name] + 1)
-            histograms[name] += np.histogram(value, BINS, span)[0]
-    peaks = {name: value for name, value in peaks.items() if name not in fickle}
-    _store(out, low, high, histograms, peaks, {name: sums[name] / counts[name] for name in peaks})
-    return {"tensors": len(low), "samples": len(next(iter(inputs.values())))}
+    found = measure(ir.load(hub), load_arrays(samples))
+    save(out, found)
+    return {"tensors": len(found.tensors), "samples": found.samples}
 
 
-def load_ranges(path: Path) -> dict[str, tuple[float, float]]:
-    """MinMax ranges by tensor name from a stored calibration."""
-    arrays = load_arrays(path)
-    names, limits = arrays["names"], arrays["limits"]
-    return {str(name): (float(a), float(b)) for name, (a, b) in zip(names, limits, strict=True)}
+def measure(model: ir.Model, inputs: Mapping[str, Any], names: Sequence[str] | None = None) -> Statistics:
+    """Statistics of the float tensors `names` (all, inputs included, when None).
+
+    Raises:
+        DataError: a tensor is not finite on some sample.
+    """
+    samples = len(next(iter(inputs.values())))
+    axes = channel_axes(model)
+    tensors: dict[str, Tensor] = {}
+    if names is None:
+        tensors |= {
+            name: _of(name, [value], axes.get(name))
+            for name, value in inputs.items()
+            if value.dtype == np.float32 and value.size and value.ndim
+        }
+    wanted = float_tensors(model) if names is None else list(names)
+    for part, step in chunks(model, wanted):
+        tensors |= _part(model, inputs, part, step, axes)
+    return Statistics(tensors=tensors, samples=samples)
 
 
-def _all_tensors(hub: Path) -> bytes:
-    """The hub with every float tensor as an output."""
-    model = onnx.load(hub)
-    known = {item.name: item for item in (*model.graph.value_info, *model.graph.input)}
-    have = {item.name for item in model.graph.output}
-    produced = [name for node in model.graph.node for name in node.output if name]
-    for name in [*(item.name for item in model.graph.input), *produced]:
-        info = known.get(name)
-        if name in have or info is None or info.type.tensor_type.elem_type != onnx.TensorProto.FLOAT:
+def channel_axes(model: ir.Model) -> dict[str, int]:
+    """The axis of a tensor's channels: the last before a matrix product, else axis 1."""
+    axes: dict[str, int] = {}
+    for value in [*model.graph.inputs, *(item for node in model.graph for item in node.outputs)]:
+        rank = len(value.shape) if value.shape is not None else 0
+        if rank < 2:
             continue
-        if name in {item.name for item in model.graph.input}:
-            continue  # inputs are at hand already
-        model.graph.output.append(info)
-    data: bytes = model.SerializeToString()
-    return data
+        last = any(reader.op_type in _FROM_THE_END for reader in value.consumers())
+        axes[str(value.name)] = rank - 1 if last else 1
+    return axes
 
 
-def _runs(session: OnnxSession, inputs: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """All float tensors, inputs included, for one step of samples after another."""
-    n = len(next(iter(inputs.values())))
-    for start in range(0, n, _STEP):
-        batch = {name: value[start : start + _STEP] for name, value in inputs.items()}
-        tensors = {**session.run(batch), **batch}
-        yield {k: v for k, v in tensors.items() if v.dtype == np.float32 and v.size and v.ndim}
+def _part(
+    model: ir.Model, inputs: Mapping[str, Any], part: list[str], step: int, axes: Mapping[str, int]
+) -> dict[str, Tensor]:
+    """Statistics of one part, its values kept between the two looks when they fit."""
+    kept: dict[str, list[Any]] = {name: [] for name in part}
+    total = 0
+    for values in runs(model, inputs, part, optimized=True, step=step):
+        total += sum(item.nbytes for item in values.values())
+        if total > BUDGET:
+            kept.clear()
+            return _part_in_two_runs(model, inputs, part, step, axes)
+        for name, value in values.items():
+            kept[name].append(value)
+    return {name: _of(name, kept[name], axes.get(name)) for name in part if kept[name][0].size}
 
 
-def _store(
-    out: Path,
-    low: Mapping[str, float],
-    high: Mapping[str, float],
-    histograms: Mapping[str, Any],
-    peaks: Mapping[str, Any],
-    means: Mapping[str, Any],
-) -> None:
-    names = sorted(low)
-    arrays: dict[str, Any] = {
-        "names": np.array(names),
-        "limits": np.array([(low[name], high[name]) for name in names], np.float64),
-        "histograms": np.stack([histograms[name] for name in names]),
-    }
-    arrays.update({f"peak:{name}": np.asarray(peaks[name]) for name in sorted(peaks)})
-    arrays.update({f"mean:{name}": np.asarray(means[name]) for name in sorted(means)})
-    save_arrays(out, arrays)
+def _part_in_two_runs(
+    model: ir.Model, inputs: Mapping[str, Any], part: list[str], step: int, axes: Mapping[str, int]
+) -> dict[str, Tensor]:
+    first: dict[str, Any] = {}
+    for values in runs(model, inputs, part, optimized=True, step=step):
+        for name, value in values.items():
+            if value.size:
+                first[name] = _merged(first.get(name), _look(name, value, axes.get(name)))
+    counts = {name: np.zeros(BINS, np.int64) for name in first}
+    for values in runs(model, inputs, part, optimized=True, step=step):
+        for name in counts:
+            counts[name] += histogram(values[name], first[name][0], first[name][1])
+    return {name: _tensor(first[name], counts[name], axes.get(name)) for name in first}
+
+
+def _of(name: str, values: Sequence[Any], axis: int | None) -> Tensor:
+    look: Any = None
+    for value in values:
+        look = _merged(look, _look(name, value, axis))
+    counts = sum((histogram(value, look[0], look[1]) for value in values), np.zeros(BINS, np.int64))
+    return _tensor(look, counts, axis)
+
+
+def _look(name: str, value: Any, axis: int | None) -> tuple[float, float, Any, Any, int]:
+    """Minimum, maximum, peaks, sums and count of one step."""
+    low, high = float(value.min()), float(value.max())
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise DataError(
+            f"tensor {name!r} is not finite on the calibration samples",
+            where="calibration",
+            remedy="look for samples of another scale, or a division by zero in the model",
+            code="not_finite",
+        )
+    if axis is None or axis >= value.ndim:
+        return low, high, None, None, 0
+    others = tuple(i for i in range(value.ndim) if i != axis)
+    peaks = np.maximum(value.max(axis=others), -value.min(axis=others))
+    return low, high, peaks, value.sum(axis=others, dtype=np.float64), value.size // value.shape[axis]
+
+
+def _merged(first: Any, second: Any) -> Any:
+    if first is None:
+        return second
+    low, high = min(first[0], second[0]), max(first[1], second[1])
+    # Recurrent layers have the batch on axis 1, which a last short step shows: that is no channel.
+    if first[2] is None or second[2] is None or first[2].shape != second[2].shape:
+        return low, high, None, None, 0
+    return low, high, np.maximum(first[2], second[2]), first[3] + second[3], first[4] + second[4]
+
+
+def _tensor(look: Any, counts: Any, axis: int | None) -> Tensor:
+    low, high, peaks, sums, count = look
+    means = None if sums is None else (sums / count).astype(np.float64)
+    return Tensor(
+        low=low,
+        high=high,
+        histogram=counts,
+        axis=axis if peaks is not None else None,
+        peaks=peaks,
+        means=means,
+    )
+
+
+def histogram(value: Any, low: float, high: float) -> Any:
+    """Counts in `BINS` equal steps; the same as numpy's but several times faster."""
+    span = high - low if high > low else 1.0
+    place = ((value.reshape(-1) - np.float32(low)) * np.float32(BINS / span)).astype(np.int32)
+    return np.bincount(np.clip(place, 0, BINS - 1), minlength=BINS)

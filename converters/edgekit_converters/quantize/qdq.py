@@ -1,94 +1,252 @@
-"""The float hub and the stored calibration to a QDQ graph, by onnxruntime's quantizer."""
+"""Writing the QDQ graph: the assignment as QuantizeLinear/DequantizeLinear pairs around float ops.
+
+Every integer op reads its float inputs from DequantizeLinear and its output (or that of the Relu or
+Clip merged into it) goes to one QuantizeLinear. Weights become int8 initializers, symmetric within
+[-127, 127], per channel where the rules say so; biases int32 at input scale times weight scale, or
+stay float. Names of graph inputs and outputs are kept. ONNX operator specification, opset 21.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import io
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import onnx
+import onnx_ir as ir
 
-from edgekit_converters.errors import Refusal
-from edgekit_converters.quantize.calibration import load_ranges
-
-_LOWEST_OPSET = 13
-OPS = (
-    "Add",
-    "AveragePool",
-    "Concat",
-    "Conv",
-    "Gemm",
-    "GlobalAveragePool",
-    "LeakyRelu",
-    "MatMul",
-    "MaxPool",
-    "Mul",
-    "Pad",
-    "ReduceMean",
-    "Relu",
-    "Reshape",
-    "Resize",
-    "Sigmoid",
-    "Softmax",
-    "Split",
-    "Squeeze",
-    "Transpose",
-    "Unsqueeze",
+from edgekit.rules import OpRule, Rules
+from edgekit_converters.quantize import grids
+from edgekit_converters.quantize.assign import (
+    ACTIVATION_TYPES,
+    Assignment,
+    Ranges,
+    assign,
+    key,
+    kind_of,
 )
+from edgekit_converters.quantize.grids import Grid, activation_grid
+from edgekit_converters.quantize.roles import array, is_float, roles
 
 
-def write_int8(hub: Path, ranges: Path | None, out: Path) -> None:
-    """Write the QDQ form of `hub`.
+def quantize(
+    model: ir.Model,
+    ranges: Ranges,
+    rules: Rules,
+    *,
+    precision: str,
+    overrides: Mapping[str, str] | None = None,
+) -> ir.Model:
+    """A QDQ copy of the float `model`.
 
-    Raises:
-        Refusal: no calibration, an opset without per-channel QDQ, or no op to quantize.
+    Args:
+        model: canonical, legalised for the target.
+        ranges: (low, high) by tensor name; ops with an unknown range stay float.
+        rules: the target's.
+        precision: ``int8`` or ``int16x8``.
+        overrides: activation type, or ``float32``, by first output of a node.
     """
-    if ranges is None:
-        raise Refusal(
-            "static int8 needs calibration data",
-            remedy="give --calibration FILE.npz with 100 or more real samples",
-            code="needs_calibration",
-        )
-    model = onnx.load(hub)
-    opset = next(item.version for item in model.opset_import if item.domain == "")
-    if opset < _LOWEST_OPSET:
-        raise Refusal(
-            f"opset {opset} has no per-channel quantization, {_LOWEST_OPSET} has",
-            remedy="export the model with a newer opset",
-            code="opset_too_old",
-        )
-    quantized = _quantized(model, load_ranges(ranges))
-    if not any(item.data_type == onnx.TensorProto.INT8 for item in quantized.graph.initializer if item.dims):
-        raise Refusal(
-            "no op of the graph can be quantized",
-            remedy="use fp32: int8 would gain nothing",
-            code="nothing_quantized",
-        )
-    out.write_bytes(quantized.SerializeToString(deterministic=True))
+    copy = clone(model)
+    write(copy.graph, assign(copy.graph, ranges, rules, ACTIVATION_TYPES[precision], overrides), rules)
+    return copy
 
 
-def _quantized(model: onnx.ModelProto, ranges: dict[str, tuple[float, float]]) -> onnx.ModelProto:
-    from onnxruntime.quantization import QuantType
-    from onnxruntime.quantization.calibrate import CalibrationMethod, TensorsData
-    from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
-
-    pairs: dict[str, Any] = {k: (np.float32(a), np.float32(b)) for k, (a, b) in ranges.items()}
-    quantizer = QDQQuantizer(
-        model,
-        per_channel=True,
-        reduce_range=False,
-        weight_qType=QuantType.QInt8,
-        activation_qType=QuantType.QInt8,
-        tensors_range=TensorsData(CalibrationMethod.MinMax, pairs),
-        nodes_to_quantize=[],
-        nodes_to_exclude=[],
-        op_types_to_quantize=list(OPS),
-        extra_options={"ActivationSymmetric": False, "WeightSymmetric": True},
+def clone(model: ir.Model) -> ir.Model:
+    """A copy whose nodes can be changed; the weights' bytes are shared."""
+    return ir.Model(
+        model.graph.clone(),
+        ir_version=max(model.ir_version, 10),
+        producer_name="edgekit",
+        functions=list(model.functions.values()),
     )
-    with contextlib.redirect_stdout(io.StringIO()):
-        quantizer.quantize_model()
-    result: onnx.ModelProto = quantizer.model.model
-    result.producer_name, result.producer_version = "edgekit", ""
-    return result
+
+
+def write(graph: ir.Graph, assignment: Assignment, rules: Rules) -> None:
+    """Change `graph` into its QDQ form, in place."""
+    writer = _Writer(graph, assignment, rules)
+    nodes = list(graph)
+    for name in assignment.grids:
+        writer.quantize_tensor(name)
+    for node in nodes:
+        rule = assignment.ops.get(key_before(node, writer))
+        if rule is not None:
+            writer.quantize_inputs(node, rule)
+    remove_unused(graph)
+
+
+def key_before(node: ir.Node, writer: _Writer) -> str:
+    """The node's name in the assignment: graph outputs were renamed since."""
+    return writer.renamed.get(key(node), key(node))
+
+
+class _Writer:
+    def __init__(self, graph: ir.Graph, assignment: Assignment, rules: Rules) -> None:
+        self._graph = graph
+        self._assignment = assignment
+        self._rules = rules
+        self._values = {str(item.name): item for item in graph.inputs}
+        self._values |= {str(item.name): item for node in graph for item in node.outputs}
+        self._constants: dict[tuple[str, bytes, str], ir.Value] = {}
+        self._taken = set(self._values) | set(graph.initializers)
+        self.renamed: dict[str, str] = {}
+
+    def quantize_tensor(self, name: str) -> None:
+        """Put a pair behind the tensor, and let its readers read the pair's result."""
+        value, grid = self._values[name], self._assignment.grids[name]
+        maker = value.producer()
+        made = maker is not None and key_before(maker, self) in self._assignment.ops
+        readers = [(node, i) for node, i in value.uses() if made or self._reads_integers(node, i)]
+        ends = value.is_graph_output() and made
+        nodes, result = self._pair(value, name, grid)
+        if maker is None:
+            self._graph.insert_before(self._graph[0], nodes)
+        else:
+            maker.append(nodes)
+        for node, index in readers:
+            node.replace_input_with(index, result)
+        if ends:
+            value.name = self._name(f"{name}_raw")
+            self.renamed[value.name] = name
+            result.name = name
+            for index, item in enumerate(self._graph.outputs):
+                if item is value:
+                    self._graph.outputs[index] = result
+
+    def quantize_inputs(self, node: ir.Node, rule: OpRule) -> None:
+        """Weights, biases, constant inputs, and inputs that go over to another grid."""
+        found, name = roles(node), key_before(node, self)
+        for index in found.data:
+            value = node.inputs[index]
+            assert value is not None
+            grid = self._assignment.entries.get((name, index))
+            if array(value) is not None:
+                self._constant_input(node, index, self._constant_grid(node, value, rule))
+            elif grid is not None:
+                pair, result = self._pair(value, f"{name}_entry{index}", grid)
+                node.prepend(pair)
+                node.replace_input_with(index, result)
+        if found.weight is not None and rule.weights:
+            self._weight(node, rule)
+
+    def _reads_integers(self, node: ir.Node, index: int) -> bool:
+        return key_before(node, self) in self._assignment.ops and index in roles(node).data
+
+    def _constant_grid(self, node: ir.Node, value: ir.Value, rule: OpRule) -> Grid:
+        if rule.same_scale:
+            outputs = (self.renamed.get(str(item.name), str(item.name)) for item in node.outputs)
+            shared = next(
+                (self._assignment.grids[item] for item in outputs if item in self._assignment.grids), None
+            )
+            if shared is not None:
+                return shared
+        data, kind = _numpy(value), kind_of(rule)
+        low, high = (float(data.min()), float(data.max())) if data.size else (0.0, 0.0)
+        return activation_grid(low, high, kind.type, symmetric=kind.symmetric, power_of_two=kind.power_of_two)
+
+    def _constant_input(self, node: ir.Node, index: int, grid: Grid) -> None:
+        value = node.inputs[index]
+        assert value is not None
+        whole = grids.quantize(_numpy(value), grid.scale, grid.type, zero_point=grid.zero_point)
+        self._replace(node, index, whole, np.float32(grid.scale), grid.type, grid.zero_point, None)
+
+    def _weight(self, node: ir.Node, rule: OpRule) -> None:
+        found = roles(node)
+        assert found.weight is not None
+        axis = found.axis if rule.weights_per_channel else None
+        weight = _numpy(node.inputs[found.weight])
+        scales = grids.weight_scales(weight, axis)
+        bias = _numpy(node.inputs[found.bias]) if found.bias is not None else None
+        scale = self._input_scale(node, found.data[0])
+        whole_bias = bias is not None and bias.ndim == 1 and self._rules.bias == "int32"
+        if whole_bias:
+            scales = grids.room_for_bias(scales, bias, scale)
+        whole = np.maximum(grids.quantize(weight, scales, "int8", axis=axis), -127)
+        self._replace(node, found.weight, whole, scales, "int8", 0, axis)
+        if whole_bias and found.bias is not None:
+            steps = (np.float32(scale) * scales).astype(np.float32)
+            whole = grids.quantize(bias, steps, "int32", axis=0)
+            self._replace(node, found.bias, whole, steps, "int32", 0, 0 if np.ndim(steps) else None)
+
+    def _input_scale(self, node: ir.Node, index: int) -> float:
+        value = node.inputs[index]
+        assert value is not None
+        pair = value.producer()
+        assert pair is not None
+        assert pair.op_type == "DequantizeLinear"
+        return float(_numpy(pair.inputs[1]))
+
+    def _replace(
+        self, node: ir.Node, index: int, whole: Any, scale: Any, kind: str, zero: int, axis: int | None
+    ) -> None:
+        """Let `node` read integers `whole` through a DequantizeLinear of their own."""
+        value = node.inputs[index]
+        assert value is not None
+        name = str(value.name)
+        place = (name, np.asarray(scale).tobytes(), kind)
+        if place not in self._constants:
+            stored = self._store(f"{name}_quantized", whole)
+            zeros = np.full(np.shape(scale), zero, grids.storage(kind))
+            inputs = [stored, self._store(f"{name}_scale", scale), self._store(f"{name}_zero_point", zeros)]
+            back = self._node("DequantizeLinear", inputs, f"{name}_dequantized", axis)
+            _describe(back.outputs[0], ir.DataType.FLOAT, value.shape)
+            self._graph.insert_before(self._graph[0], [back])
+            self._constants[place] = back.outputs[0]
+        node.replace_input_with(index, self._constants[place])
+
+    def _pair(self, value: ir.Value, name: str, grid: Grid) -> tuple[list[ir.Node], ir.Value]:
+        scale = self._store(f"{name}_scale", np.float32(grid.scale))
+        zero = self._store(f"{name}_zero_point", np.asarray(grid.zero_point, grids.storage(grid.type)))
+        there = self._node("QuantizeLinear", [value, scale, zero], f"{name}_quantized")
+        back = self._node("DequantizeLinear", [there.outputs[0], scale, zero], f"{name}_dequantized")
+        _describe(there.outputs[0], ir.DataType[grid.type.upper()], value.shape)
+        _describe(back.outputs[0], ir.DataType.FLOAT, value.shape)
+        return [there, back], back.outputs[0]
+
+    def _node(self, kind: str, inputs: list[ir.Value], name: str, axis: int | None = None) -> ir.Node:
+        attributes = {} if axis is None else {"axis": ir.AttrInt64("axis", axis)}
+        output = ir.Value(name=self._name(name))
+        return ir.Node("", kind, inputs, attributes, outputs=[output], name=output.name)
+
+    def _store(self, name: str, data: Any) -> ir.Value:
+        return store(self._graph, self._name(name), np.asarray(data))
+
+    def _name(self, wanted: str) -> str:
+        name, count = wanted, 0
+        while name in self._taken:
+            count += 1
+            name = f"{wanted}_{count}"
+        self._taken.add(name)
+        return name
+
+
+def store(graph: ir.Graph, name: str, data: Any) -> ir.Value:
+    """A new initializer."""
+    value = ir.Value(
+        name=name,
+        shape=ir.Shape(data.shape),
+        type=ir.TensorType(ir.DataType.from_numpy(data.dtype)),
+        const_value=ir.Tensor(data, name=name),
+    )
+    graph.register_initializer(value)
+    return value
+
+
+def remove_unused(graph: ir.Graph) -> None:
+    """Drop initializers that nothing reads."""
+    ends = set(graph.outputs)
+    for name, value in list(graph.initializers.items()):
+        if not value.uses() and value not in ends:
+            del graph.initializers[name]
+
+
+def _numpy(value: ir.Value | None) -> Any:
+    found = array(value)
+    assert found is not None
+    return found.numpy()
+
+
+def _describe(value: ir.Value, kind: ir.DataType, shape: ir.Shape | None) -> None:
+    value.type = ir.TensorType(kind)
+    value.shape = shape
+
+
+__all__ = ["clone", "is_float", "quantize", "remove_unused", "store", "write"]

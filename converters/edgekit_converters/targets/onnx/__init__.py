@@ -1,21 +1,25 @@
 """ONNX files for onnxruntime: the canonical hub itself (fp32), and as QDQ int8.
 
-int8 is written from the one stored calibration of the hub: MinMax ranges, int8 activations per
-tensor, int8 weights per channel, symmetric.
+int8 is written from the one stored calibration of the hub by `quantize`, under the rules of
+onnxruntime: int8 activations per tensor, int8 weights per channel, symmetric.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from edgekit.package import Requirements
 from edgekit.ports import Arrays
+from edgekit.rules import load_rules
 from edgekit_converters.targets.onnx.session import TargetSession
 from edgekit_converters.values import Built, Job
 
 FILE = "model.onnx"
 MINIMUM = "1.19.0"
+RULES = "onnx-1.31"
 
 
 class OnnxTarget:
@@ -33,12 +37,11 @@ class OnnxTarget:
         Raises:
             Refusal: no calibration for int8, or nothing was quantized.
         """
-        from edgekit_converters.quantize.qdq import write_int8
         from edgekit_converters.targets.onnx.inspect import inspect
 
-        path = folder / FILE
+        path, facts = folder / FILE, {}
         if job.precision == "int8":
-            write_int8(Path(job.hub), None if job.ranges is None else Path(job.ranges), path)
+            facts = {"quantization": _write_int8(job, path)}
         else:
             path.write_bytes(Path(job.hub).read_bytes())
         return Built(
@@ -47,7 +50,7 @@ class OnnxTarget:
             outputs=job.outputs,
             requires=Requirements(runtime=self.runtime, min_runtime=MINIMUM),
             route=f"{job.source.kind} > hub" + (" > QDQ" if job.precision == "int8" else ""),
-            facts=inspect(path),
+            facts={**inspect(path), **facts},
             tools={"onnxruntime": version("onnxruntime")},
         )
 
@@ -62,3 +65,21 @@ class OnnxTarget:
     def version(self) -> str:
         """Version of onnxruntime."""
         return version("onnxruntime")
+
+
+def _write_int8(job: Job, path: Path) -> Mapping[str, Any]:
+    """Write the QDQ form of the hub; gives the facts of its making."""
+    import onnx_ir as ir
+
+    from edgekit_converters.quantize.pipeline import for_target
+    from edgekit_converters.quantize.running import serialize
+
+    model, facts = for_target(
+        ir.load(job.hub),
+        None if job.ranges is None else Path(job.ranges),
+        load_rules(RULES),
+        job.precision,
+        samples=None if job.calibration is None else Path(job.calibration),
+    )
+    path.write_bytes(serialize(model))
+    return facts

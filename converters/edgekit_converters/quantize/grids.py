@@ -1,0 +1,110 @@
+"""Grids: the evenly spaced values an integer type stands for, real = scale * (q - zero point).
+
+Pure arithmetic on ranges and arrays; which tensor gets which grid is `assign`'s business. Bit rules:
+the LiteRT 8-bit quantization specification and ONNX QuantizeLinear (round half to even, saturate).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+LIMITS = {
+    "int4": (-8, 7),
+    "uint4": (0, 15),
+    "int8": (-128, 127),
+    "uint8": (0, 255),
+    "int16": (-32768, 32767),
+    "int32": (-(2**31), 2**31 - 1),
+}
+_SMALLEST = 1e-9
+"""No scale is below this: products of two scales must stay normal float32 numbers."""
+_BIAS_ROOM = 2**30
+_IDLE_CHANNEL = 2**20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """One grid for a whole tensor. `scale` is exactly a float32."""
+
+    type: str
+    scale: float
+    zero_point: int = 0
+
+    @property
+    def low(self) -> float:
+        """The least value it can say."""
+        return (LIMITS[self.type][0] - self.zero_point) * self.scale
+
+    @property
+    def high(self) -> float:
+        """The largest value it can say."""
+        return (LIMITS[self.type][1] - self.zero_point) * self.scale
+
+
+def activation_grid(
+    low: float, high: float, kind: str, *, symmetric: bool = False, power_of_two: bool = False
+) -> Grid:
+    """The grid of type `kind` for values within [low, high]; zero is always exactly on it."""
+    low, high = min(low, 0.0), max(high, 0.0)
+    least, most = LIMITS[kind]
+    if symmetric or power_of_two:
+        scale = max(-low, high) / most
+        if power_of_two:
+            scale = 2.0 ** math.ceil(math.log2(max(scale, _SMALLEST)))
+        return Grid(type=kind, scale=_float32(scale), zero_point=0)
+    scale = _float32((high - low) / (most - least))
+    zero = round(least - low / scale)
+    return Grid(type=kind, scale=scale, zero_point=min(max(zero, least), most))
+
+
+def weight_scales(weight: Any, axis: int | None, kind: str = "int8") -> Any:
+    """Symmetric scales (float32) of a weight, one per index of `axis`, or one for all (rank 0)."""
+    most = LIMITS[kind][1]
+    around = tuple(i for i in range(weight.ndim) if i != axis) if axis is not None else None
+    peak = np.abs(weight).max(axis=around).astype(np.float64) if weight.size else np.float64(0)
+    return np.maximum(peak / most, _SMALLEST).astype(np.float32)
+
+
+def room_for_bias(scales: Any, bias: Any, input_scale: float) -> Any:
+    """Weight scales made so large that bias / (input scale * weight scale) fits into 32 bits.
+
+    A channel whose weights are all zero still has to say its bias: it gets a scale for that.
+    """
+    bias = np.abs(bias.astype(np.float64))
+    least = bias / (input_scale * _BIAS_ROOM)
+    idle = (scales <= np.float32(_SMALLEST)) & (bias > 0)
+    wanted = np.where(idle, bias / (input_scale * _IDLE_CHANNEL), np.maximum(scales, least))
+    return wanted.astype(np.float32) if scales.ndim else np.float32(wanted.max())
+
+
+def quantize(values: Any, scales: Any, kind: str, *, zero_point: int = 0, axis: int | None = None) -> Any:
+    """Integers (as the numpy type nearest to `kind`) of `values`; symmetric weights leave out the least."""
+    least, most = LIMITS[kind]
+    if axis is not None and np.ndim(scales):
+        scales = np.asarray(scales).reshape([-1 if i == axis else 1 for i in range(values.ndim)])
+    whole = np.rint(values.astype(np.float64) / np.asarray(scales, np.float64)) + zero_point
+    return np.clip(whole, least, most).astype(storage(kind))
+
+
+def dequantize(whole: Any, scales: Any, *, zero_point: int = 0, axis: int | None = None) -> Any:
+    """Float32 values of integers."""
+    if axis is not None and np.ndim(scales):
+        scales = np.asarray(scales).reshape([-1 if i == axis else 1 for i in range(whole.ndim)])
+    return ((whole.astype(np.float64) - zero_point) * np.asarray(scales, np.float64)).astype(np.float32)
+
+
+def storage(kind: str) -> Any:
+    """The numpy dtype that holds `kind`; four-bit types are ml_dtypes'."""
+    if kind in ("int4", "uint4"):
+        import ml_dtypes
+
+        return np.dtype(getattr(ml_dtypes, kind))
+    return np.dtype(kind)
+
+
+def _float32(scale: float) -> float:
+    return float(np.float32(max(scale, _SMALLEST)))
