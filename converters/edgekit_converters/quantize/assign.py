@@ -15,7 +15,7 @@ The graph is only read. Writing is `qdq`'s part; ranges come from `ranges`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import onnx_ir as ir
 
@@ -114,13 +114,7 @@ def _choose(node: ir.Node, ranges: Ranges, rules: Rules, kind: str) -> OpRule | 
             return "no_range"
     # The type asked for comes first, so that `kind_of` needs only the rule.
     others = tuple(item for item in rule.activations if item != kind)
-    return _with(rule, activations=(kind, *others))
-
-
-def _with(rule: OpRule, **changes: tuple[str, ...]) -> OpRule:
-    from dataclasses import replace
-
-    return replace(rule, **changes)  # type: ignore[arg-type]  # only tuples of text are given
+    return replace(rule, activations=(kind, *others))
 
 
 def _merges(
@@ -139,7 +133,7 @@ def _merges(
         if rule.activations_symmetric and not _plain(readers[0]):
             continue
         inner.add(key(node))
-        tails[key(readers[0])] = _with(rule, weights=())
+        tails[key(readers[0])] = replace(rule, weights=())
     return inner, tails
 
 
@@ -168,7 +162,8 @@ def _drop_isolated(
         for node in nodes:
             if not integer(node) or node.op_type in WEIGHTED:
                 continue
-            before = [node.inputs[i].producer() for i in roles(node).data if node.inputs[i] is not None]  # type: ignore[union-attr]  # tested
+            read = [node.inputs[i] for i in roles(node).data]
+            before = [value.producer() for value in read if value is not None]
             after = [reader for item in node.outputs for reader in item.consumers()]
             # A chain of movers between float ops holds itself up; so only what comes before counts there.
             if any(integer(item) for item in before) or any(

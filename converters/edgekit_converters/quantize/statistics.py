@@ -55,7 +55,7 @@ def save(path: Path, found: Statistics) -> None:
     items = [found.tensors[name] for name in names]
     arrays: dict[str, Any] = {
         "names": np.array(names, np.str_),
-        "samples": np.array(found.samples, np.int64),
+        "samples": np.array([found.samples], np.int64),
         "limits": np.array([(item.low, item.high) for item in items], np.float64).reshape(-1, 2),
         "axes": np.array([-9 if item.axis is None else item.axis for item in items], np.int64),
         "histograms": np.stack([item.histogram for item in items]) if items else np.zeros((0, BINS)),
@@ -90,7 +90,7 @@ def load(path: Path) -> Statistics:
             peaks=arrays.get(f"peak:{name}"),
             means=arrays.get(f"mean:{name}"),
         )
-    return Statistics(tensors=tensors, samples=int(arrays["samples"]))
+    return Statistics(tensors=tensors, samples=int(arrays["samples"][0]))
 
 
 def _has_channels(found: Statistics, name: str) -> bool:
