@@ -1,0 +1,31 @@
+"""Kernels of the reference evaluator, one family a module; importing this fills the table `KERNELS`."""
+
+from __future__ import annotations
+
+from edgekit_converters.targets.coreml.evaluate.kernels import (
+    activation,
+    conv,
+    elementwise,
+    labelling,
+    linear,
+    normalisation,
+    pool,
+    reduction,
+    shaping,
+)
+from edgekit_converters.targets.coreml.evaluate.kernels.registry import KERNELS, Array, Kernel
+
+__all__ = [
+    "KERNELS",
+    "Array",
+    "Kernel",
+    "activation",
+    "conv",
+    "elementwise",
+    "labelling",
+    "linear",
+    "normalisation",
+    "pool",
+    "reduction",
+    "shaping",
+]
