@@ -14,8 +14,9 @@ import onnx_ir as ir
 
 from edgekit.rules import Rules
 from edgekit_converters.errors import Refusal
-from edgekit_converters.quantize import qdq
+from edgekit_converters.quantize import affine, qdq
 from edgekit_converters.quantize.assign import ACTIVATION_TYPES, assign, key
+from edgekit_converters.quantize.graphs import clone
 from edgekit_converters.quantize.ranges import minmax
 from edgekit_converters.quantize.roles import WEIGHTED
 from edgekit_converters.quantize.statistics import load
@@ -51,9 +52,11 @@ def for_target(
             remedy="give --calibration FILE.npz with 100 or more real samples",
             code="needs_calibration",
         )
-    work = _legalised(model, supported, accepts)
+    folded = clone(model)
+    affine.fold(folded.graph)
+    work = _legalised(folded, supported, accepts)
     ranges = minmax(load(calibration))
-    result = qdq.clone(work)
+    result = clone(work)
     assignment = assign(result.graph, ranges, rules, ACTIVATION_TYPES[precision])
     weighted = [node for node in result.graph if node.op_type in WEIGHTED]
     integer = [node for node in weighted if key(node) in assignment.ops]

@@ -24,8 +24,9 @@ from edgekit_converters.quantize.assign import (
     key,
     kind_of,
 )
+from edgekit_converters.quantize.graphs import clone, constant, remove_unused, store
 from edgekit_converters.quantize.grids import Grid, activation_grid
-from edgekit_converters.quantize.roles import array, is_float, roles
+from edgekit_converters.quantize.roles import array, roles
 
 
 def quantize(
@@ -48,16 +49,6 @@ def quantize(
     copy = clone(model)
     write(copy.graph, assign(copy.graph, ranges, rules, ACTIVATION_TYPES[precision], overrides), rules)
     return copy
-
-
-def clone(model: ir.Model) -> ir.Model:
-    """A copy whose nodes can be changed; the weights' bytes are shared."""
-    return ir.Model(
-        model.graph.clone(),
-        ir_version=max(model.ir_version, 10),
-        producer_name="edgekit",
-        functions=list(model.functions.values()),
-    )
 
 
 def write(graph: ir.Graph, assignment: Assignment, rules: Rules) -> None:
@@ -138,23 +129,23 @@ class _Writer:
             )
             if shared is not None:
                 return shared
-        data, kind = _numpy(value), kind_of(rule)
+        data, kind = constant(value), kind_of(rule)
         low, high = (float(data.min()), float(data.max())) if data.size else (0.0, 0.0)
         return activation_grid(low, high, kind.type, symmetric=kind.symmetric, power_of_two=kind.power_of_two)
 
     def _constant_input(self, node: ir.Node, index: int, grid: Grid) -> None:
         value = node.inputs[index]
         assert value is not None
-        whole = grids.quantize(_numpy(value), grid.scale, grid.type, zero_point=grid.zero_point)
+        whole = grids.quantize(constant(value), grid.scale, grid.type, zero_point=grid.zero_point)
         self._replace(node, index, whole, np.float32(grid.scale), grid.type, grid.zero_point, None)
 
     def _weight(self, node: ir.Node, rule: OpRule) -> None:
         found = roles(node)
         assert found.weight is not None
         axis = found.axis if rule.weights_per_channel else None
-        weight = _numpy(node.inputs[found.weight])
+        weight = constant(node.inputs[found.weight])
         scales = grids.weight_scales(weight, axis)
-        bias = _numpy(node.inputs[found.bias]) if found.bias is not None else None
+        bias = constant(node.inputs[found.bias]) if found.bias is not None else None
         scale = self._input_scale(node, found.data[0])
         whole_bias = bias is not None and bias.ndim == 1 and self._rules.bias == "int32"
         if whole_bias:
@@ -172,7 +163,7 @@ class _Writer:
         pair = value.producer()
         assert pair is not None
         assert pair.op_type == "DequantizeLinear"
-        return float(_numpy(pair.inputs[1]))
+        return float(constant(pair.inputs[1]))
 
     def _replace(
         self, node: ir.Node, index: int, whole: Any, scale: Any, kind: str, zero: int, axis: int | None
@@ -218,35 +209,6 @@ class _Writer:
         return name
 
 
-def store(graph: ir.Graph, name: str, data: Any) -> ir.Value:
-    """A new initializer."""
-    value = ir.Value(
-        name=name,
-        shape=ir.Shape(data.shape),
-        type=ir.TensorType(ir.DataType.from_numpy(data.dtype)),
-        const_value=ir.Tensor(data, name=name),
-    )
-    graph.register_initializer(value)
-    return value
-
-
-def remove_unused(graph: ir.Graph) -> None:
-    """Drop initializers that nothing reads."""
-    ends = set(graph.outputs)
-    for name, value in list(graph.initializers.items()):
-        if not value.uses() and value not in ends:
-            del graph.initializers[name]
-
-
-def _numpy(value: ir.Value | None) -> Any:
-    found = array(value)
-    assert found is not None
-    return found.numpy()
-
-
 def _describe(value: ir.Value, kind: ir.DataType, shape: ir.Shape | None) -> None:
     value.type = ir.TensorType(kind)
     value.shape = shape
-
-
-__all__ = ["clone", "is_float", "quantize", "remove_unused", "store", "write"]

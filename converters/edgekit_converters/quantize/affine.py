@@ -1,0 +1,152 @@
+"""Constant scales and shifts behind a weighted op become part of its weights and bias.
+
+1. Conv, ConvTranspose, Gemm or MatMul (constant weight), then Mul or Div by one constant per output
+   channel: the weight and the bias are scaled.
+2. Conv, ConvTranspose or Gemm, then Add or Sub of one constant per output channel: the bias moves.
+3. MatMul of a matrix with such an Add or Sub behind it becomes a Gemm with a bias.
+
+What an exporter leaves of a batch normalisation goes this way; rounding would happen at each of these
+steps otherwise. The op takes the name of the tensor it replaces, so that its range is still known.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from edgekit_converters.quantize.graphs import constant, remove_unused, store
+from edgekit_converters.quantize.roles import WEIGHTED, array, integer, number
+
+_SHIFTS = ("Add", "Sub")
+_SCALES = ("Mul", "Div")
+
+
+def fold(graph: ir.Graph) -> int:
+    """Fold in place; gives how many nodes went away."""
+    count = 0
+    for node in list(graph):
+        while node.op_type in WEIGHTED and node.graph is graph:
+            following = _follower(node)
+            changed = None if following is None else _folded(graph, node, following)
+            if changed is None:
+                break
+            node, count = changed, count + 1  # a MatMul became a Gemm
+    remove_unused(graph)
+    return count
+
+
+def _follower(node: ir.Node) -> ir.Node | None:
+    output = node.outputs[0]
+    readers = output.consumers()
+    if output.is_graph_output() or len(readers) != 1 or readers[0].op_type not in _SHIFTS + _SCALES:
+        return None
+    if any(array(item) is None for item in node.inputs[1:] if item is not None):
+        return None
+    exact = number(node, "alpha", 1) == 1 and number(node, "beta", 1) == 1
+    return readers[0] if exact else None
+
+
+def _folded(graph: ir.Graph, node: ir.Node, following: ir.Node) -> ir.Node | None:
+    """`node` with `following` in it, or None when the constant is not one per channel."""
+    position = next(i for i, value in enumerate(following.inputs) if value is node.outputs[0])
+    if position == 1 and following.op_type in ("Sub", "Div"):
+        return None
+    other = following.inputs[1 - position]
+    vector = None if array(other) is None else _per_channel(constant(other), node)
+    if vector is None:
+        return None
+    if following.op_type in _SHIFTS:
+        sign = -1 if following.op_type == "Sub" else 1
+        if node.op_type == "MatMul":
+            return _gemm(graph, node, following, sign * vector)
+        _set_bias(graph, node, following, _bias(node, vector) + sign * vector)
+    else:
+        factor = 1 / vector if following.op_type == "Div" else vector
+        _scale(graph, node, following, factor)
+    _take_over(graph, node, following)
+    return node
+
+
+def _per_channel(values: Any, node: ir.Node) -> Any:
+    """`values` as one float64 per output channel, or None."""
+    shape = node.outputs[0].shape
+    if shape is None:
+        return None
+    axis = len(shape) - 1 if node.op_type in ("Gemm", "MatMul") else 1
+    channels = _channels(node)
+    full = (1,) * (len(shape) - values.ndim) + values.shape
+    if channels is None or len(full) != len(shape) or any(n != 1 for i, n in enumerate(full) if i != axis):
+        return None
+    if full[axis] not in (1, channels):
+        return None
+    return np.broadcast_to(values.reshape(-1).astype(np.float64), (channels,))
+
+
+def _channels(node: ir.Node) -> int | None:
+    shape = constant(node.inputs[1]).shape
+    if node.op_type == "Conv":
+        return int(shape[0])
+    if node.op_type == "ConvTranspose":
+        return int(shape[1]) * integer(node, "group", 1)
+    if node.op_type == "Gemm":
+        return int(shape[0] if integer(node, "transB", 0) else shape[1])
+    return int(shape[1]) if len(shape) == 2 else None
+
+
+def _bias(node: ir.Node, like: Any) -> Any:
+    if len(node.inputs) < 3 or node.inputs[2] is None:
+        return np.zeros(like.shape)
+    return np.broadcast_to(constant(node.inputs[2]).astype(np.float64), like.shape)
+
+
+def _scale(graph: ir.Graph, node: ir.Node, following: ir.Node, factor: Any) -> None:
+    weight = constant(node.inputs[1]).astype(np.float64)
+    if node.op_type == "ConvTranspose":
+        groups = integer(node, "group", 1)
+        parts = weight.reshape(groups, -1, *weight.shape[1:]) * _column(factor.reshape(groups, 1, -1), 5)
+        weight = parts.reshape(weight.shape)
+    elif node.op_type == "Conv" or integer(node, "transB", 0):
+        weight = weight * _column(factor, weight.ndim)
+    else:
+        weight = weight * factor
+    name = f"{following.outputs[0].name}_weight"
+    node.replace_input_with(1, store(graph, name, weight.astype(np.float32)))
+    if len(node.inputs) > 2 and node.inputs[2] is not None:
+        _set_bias(graph, node, following, _bias(node, factor) * factor)
+
+
+def _column(factor: Any, rank: int) -> Any:
+    return factor.reshape(*factor.shape, *(1,) * (rank - factor.ndim))
+
+
+def _set_bias(graph: ir.Graph, node: ir.Node, following: ir.Node, bias: Any) -> None:
+    value = store(graph, f"{following.outputs[0].name}_bias", bias.astype(np.float32))
+    if len(node.inputs) < 3:
+        node.resize_inputs(3)
+    node.replace_input_with(2, value)
+
+
+def _gemm(graph: ir.Graph, node: ir.Node, following: ir.Node, bias: Any) -> ir.Node | None:
+    left = node.inputs[0]
+    if left is None or left.shape is None or len(left.shape) != 2:
+        return None
+    made = ir.Node("", "Gemm", [left, node.inputs[1]], name=f"{node.name}_gemm", num_outputs=1)
+    made.outputs[0].name = f"{node.outputs[0].name}_gemm"
+    made.outputs[0].type, made.outputs[0].shape = node.outputs[0].type, node.outputs[0].shape
+    node.append(made)
+    ir.convenience.replace_all_uses_with(node.outputs[0], made.outputs[0])
+    graph.remove(node, safe=True)
+    _set_bias(graph, made, following, bias)
+    _take_over(graph, made, following)
+    return made
+
+
+def _take_over(graph: ir.Graph, node: ir.Node, following: ir.Node) -> None:
+    """Let `node` make the tensor that `following` made, under its name."""
+    old, new = following.outputs[0], node.outputs[0]
+    name = old.name
+    ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
+    graph.remove(following, safe=True)
+    new.name = name
