@@ -69,6 +69,21 @@ class Builder:
         node = ir.node(kind, values, given, num_outputs=outputs)
         return self.add(node)
 
+    def again(
+        self, node: ir.Node, *inputs: Operand, drop: Sequence[str] = (), kind: str | None = None, **extra: Any
+    ) -> tuple[ir.Value, ...]:
+        """`node` once more with other inputs, without the attributes `drop`, with those of `extra`."""
+        given: dict[str, Any] = {k: v for k, v in node.attributes.items() if k not in drop and k not in extra}
+        given.update({key: item for key, item in extra.items() if item is not None})
+        like = next((item for item in inputs if isinstance(item, ir.Value)), None)
+        values = [None if item is None else self.value(item, like) for item in inputs]
+        attributes = [
+            item if isinstance(item, ir.Attr) else ir.convenience.convert_attribute(key, item)
+            for key, item in given.items()
+        ]
+        made = ir.Node(node.domain, kind or node.op_type, values, attributes, num_outputs=len(node.outputs))
+        return self.add(made)
+
     def add(self, node: ir.Node) -> tuple[ir.Value, ...]:
         """Take over a finished node: name and type its outputs."""
         for out in node.outputs:

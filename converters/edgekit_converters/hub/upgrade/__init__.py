@@ -7,6 +7,7 @@ next rule then sees the node. Specification: onnx/docs/Changelog.md.
 
 from __future__ import annotations
 
+from edgekit_converters.hub.upgrade import arguments, meaning, newer
 from edgekit_converters.hub.upgrade.table import rules_for
 
-__all__ = ["rules_for"]
+__all__ = ["arguments", "meaning", "newer", "rules_for"]
