@@ -25,8 +25,7 @@ from edgekit_converters.quantize.grids import Grid, activation_grid
 from edgekit_converters.quantize.groups import Groups, Kind
 from edgekit_converters.quantize.roles import ACTIVATIONS, MOVERS, WEIGHTED, array, is_float, number, roles
 
-ACTIVATION_TYPES = {"int8": "int8", "int16x8": "int16"}
-"""Activation type by precision."""
+_TYPES = {"int8": ("int8", "uint8"), "int16x8": ("int16",)}
 FLOAT = "float32"
 Ranges = Mapping[str, tuple[float, float]]
 _SHARE = 2.0
@@ -79,6 +78,12 @@ def assign(
         left=left,
         split=tuple(name for name in split if name in left),
     )
+
+
+def activation_type(rules: Rules, precision: str) -> str:
+    """The activation type that the rules put first among those of `precision`."""
+    listed = [kind for rule in rules.ops for kind in rule.activations]
+    return next((kind for kind in listed if kind in _TYPES[precision]), _TYPES[precision][0])
 
 
 def key(node: ir.Node) -> str:

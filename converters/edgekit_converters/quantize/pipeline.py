@@ -15,7 +15,7 @@ import onnx_ir as ir
 from edgekit.rules import Rules
 from edgekit_converters.errors import Refusal
 from edgekit_converters.quantize import affine, qdq
-from edgekit_converters.quantize.assign import ACTIVATION_TYPES, assign, key
+from edgekit_converters.quantize.assign import activation_type, assign, key
 from edgekit_converters.quantize.graphs import clone
 from edgekit_converters.quantize.ranges import minmax
 from edgekit_converters.quantize.roles import WEIGHTED
@@ -57,7 +57,7 @@ def for_target(
     work = _legalised(folded, supported, accepts)
     ranges = minmax(load(calibration))
     result = clone(work)
-    assignment = assign(result.graph, ranges, rules, ACTIVATION_TYPES[precision])
+    assignment = assign(result.graph, ranges, rules, activation_type(rules, precision))
     weighted = [node for node in result.graph if node.op_type in WEIGHTED]
     integer = [node for node in weighted if key(node) in assignment.ops]
     if not assignment.ops:

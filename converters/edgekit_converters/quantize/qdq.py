@@ -17,9 +17,9 @@ import onnx_ir as ir
 from edgekit.rules import OpRule, Rules
 from edgekit_converters.quantize import grids
 from edgekit_converters.quantize.assign import (
-    ACTIVATION_TYPES,
     Assignment,
     Ranges,
+    activation_type,
     assign,
     key,
     kind_of,
@@ -47,7 +47,7 @@ def quantize(
         overrides: activation type, or ``float32``, by first output of a node.
     """
     copy = clone(model)
-    write(copy.graph, assign(copy.graph, ranges, rules, ACTIVATION_TYPES[precision], overrides), rules)
+    write(copy.graph, assign(copy.graph, ranges, rules, activation_type(rules, precision), overrides), rules)
     return copy
 
 
