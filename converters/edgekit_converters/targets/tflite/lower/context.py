@@ -64,6 +64,8 @@ class Context:
     done: set[ir.Node] = field(default_factory=set)
     pattern: Pattern | None = None
     transposes: int = 0
+    halves: int = 0
+    integers: int = 0
     quants: dict[ir.Value, Quant] = field(default_factory=dict)
     flattened: dict[ir.Value, tuple[ir.Value, Perm]] = field(default_factory=dict)
     """Values made by flattening all axes but the first of one that is held in another order."""
@@ -83,26 +85,32 @@ class Context:
 
     def in_order(self, value: ir.Value, perm: Perm) -> Tensor:
         """`value` with its axes in the order `perm`; made at most once."""
-        value = self._resolved(value)
-        held = self._holdings(value)
-        if perm not in held:
+        value = self.resolved(value)
+        held = self._held.get(value, {}) if value.const_value is not None else self._holdings(value)
+        if perm not in held and value.const_value is not None:
+            self._hold_constant(value, perm)
+        elif perm not in held:
             order = min(
                 held,
                 key=lambda order: not layout.moves_nothing(held[order].shape, layout.between(order, perm)),
             )
             held[perm] = self.transpose(held[order], layout.between(order, perm))
-        return held[perm]
+        return self._held[value][perm]
+
+    def held_in(self, value: ir.Value, perm: Perm) -> Tensor:
+        """The tensor that holds `value` (of the graph, not of a pattern) in the order `perm`."""
+        return self._held[value][perm]
 
     def any_layout(self, value: ir.Value) -> tuple[Tensor, Perm]:
         """`value` in an order in which it is held (channels last before logical), and that order."""
-        held = self._holdings(self._resolved(value))
+        held = self._holdings(self.resolved(value))
         last = layout.channels_last(self.rank(value))
         perm = last if last in held else next(iter(held))
         return held[perm], perm
 
     def is_held(self, value: ir.Value, perm: Perm) -> bool:
         """Whether `value` is at hand in this order (constants are, in every order)."""
-        return self.constant(value) is not None or perm in self._holdings(self._resolved(value))
+        return self.constant(value) is not None or perm in self._holdings(self.resolved(value))
 
     def align(self, values: Sequence[ir.Value]) -> tuple[list[Tensor], Perm]:
         """Operands of a broadcasting op: same axis order, lower ranks filled with ones in front.
@@ -126,15 +134,48 @@ class Context:
 
     def alias(self, value: ir.Value, source: ir.Value, perm: Perm) -> None:
         """`value` is `source` transposed by `perm`: nothing is computed, the orders are renamed."""
-        source = self._resolved(source)
+        source = self.resolved(source)
         target = self.pattern.outputs.get(value, value) if self.pattern else value
         place = layout.inverse(perm)
         for held, tensor in self._holdings(source).items():
             self._held.setdefault(target, {})[tuple(place[axis] for axis in held)] = tensor
 
+    def flatten(self, value: ir.Value, source: ir.Value) -> None:
+        """`value` is `source` with all axes but the first made one.
+
+        Where `source` is held in another order than the logical one, nothing is done until somebody asks:
+        a product with a constant matrix permutes the matrix instead (`dense`).
+        """
+        source = self.resolved(source)
+        target = self.pattern.outputs.get(value, value) if self.pattern else value
+        shape = self.shape(value)
+        _, perm = self.any_layout(source)
+        if (
+            perm == layout.identity(len(perm))
+            or perm[0] != 0
+            or self.is_held(source, layout.identity(len(perm)))
+        ):
+            self._held[target] = {(0, 1): self.reshape(self.tensor(source), shape)}
+            return
+        self.flattened[target] = (source, perm)
+        identity = layout.identity(len(perm))
+
+        def make() -> None:
+            self._held[target] = {(0, 1): self.reshape(self.in_order(source, identity), shape)}
+
+        self.defer(target, make)
+
     def constant(self, value: ir.Value) -> np.ndarray | None:
         """The array of a value that is known now (an initializer); None otherwise."""
         return None if value.const_value is None else value.const_value.numpy()
+
+    def real(self, value: ir.Value) -> np.ndarray | None:
+        """The array of a known value; a dequantized constant too."""
+        found = self.constant(value)
+        integers = self.resolved(value)
+        if found is not None or integers.const_value is None:
+            return found
+        return dequantized(integers.const_value.numpy(), self.quants[integers])
 
     def rank(self, value: ir.Value) -> int:
         """Number of axes.
@@ -260,6 +301,15 @@ class Context:
         self.transposes += 1
         return self.emit("TRANSPOSE", [tensor, self.ints(perm)], tensor.spec(shape))
 
+    def filler(self, value: float, like: Tensor) -> Tensor:
+        """A scalar of `like`'s type: `value`, or the nearest integer that the type has."""
+        kind = like.dtype.numpy()
+        if like.quant is not None:
+            value = np.rint(value / like.quant.scale[0]) + like.quant.zero_point[0]
+        if np.issubdtype(kind, np.integer):
+            value = np.clip(value, np.iinfo(kind).min, np.iinfo(kind).max)
+        return self.const(np.array(value, kind))
+
     def cast(self, tensor: Tensor, dtype: ir.DataType) -> Tensor:
         """The same values in another type (the caller knows that they fit)."""
         if tensor.dtype is dtype:
@@ -286,7 +336,8 @@ class Context:
 
     # Inside -----------------------------------------------------------------------------------
 
-    def _resolved(self, value: ir.Value) -> ir.Value:
+    def resolved(self, value: ir.Value) -> ir.Value:
+        """The integers that stand for `value` inside a quantized pattern; else `value`."""
         return self.pattern.inputs.get(value, value) if self.pattern else value
 
     def _holdings(self, value: ir.Value) -> dict[Perm, Tensor]:
@@ -296,11 +347,18 @@ class Context:
         if value in self._deferred:
             self._outside_patterns(self._deferred.pop(value))
         elif value.const_value is not None:
-            array = value.const_value.numpy()
-            self.set(value, self.const(array, name=value.name or "const", quant=self.quants.get(value)))
+            self._hold_constant(value, layout.identity(self.rank(value)))
         if not self._held.get(value):
             raise Refusal(f"{value.name!r} was never computed", code="internal")
         return self._held[value]
+
+    def _hold_constant(self, value: ir.Value, perm: Perm) -> None:
+        assert value.const_value is not None
+        quant = self.quants.get(value)
+        if quant is not None and quant.per_channel:
+            quant = Quant(quant.scale, quant.zero_point, perm.index(quant.axis))
+        made = self.const(value.const_value.numpy().transpose(perm), name=value.name or "const", quant=quant)
+        self._held.setdefault(value, {})[perm] = made
 
     @staticmethod
     def _nearest(held: dict[Perm, Tensor], perm: Perm) -> Perm:
@@ -325,7 +383,7 @@ class Context:
 
     def _cheapest(self, values: Sequence[ir.Value], rank: int) -> Perm:
         """The order, among those at hand, that costs the fewest elements moved."""
-        varying = [self._resolved(value) for value in values if self.constant(value) is None]
+        varying = [self.resolved(value) for value in values if self.constant(value) is None]
         orders = {
             perm: None for value in varying if self.rank(value) == rank for perm in self._holdings(value)
         }
@@ -374,6 +432,15 @@ def broadcast(*shapes: Shape) -> Shape:
     return tuple(_widest(sizes) for sizes in zip(*padded, strict=True))
 
 
+def dequantized(integers: np.ndarray, quant: Quant) -> np.ndarray:
+    """The real values of `integers`, in float64."""
+    shape = [1] * integers.ndim
+    if quant.per_channel:
+        shape[quant.axis] = len(quant.scale)
+    zero = np.array(quant.zero_point, np.float64).reshape(shape)
+    return (integers.astype(np.float64) - zero) * np.array(quant.scale, np.float64).reshape(shape)
+
+
 def _widest(sizes: Sequence[int | None]) -> int | None:
     wide = [size for size in sizes if size not in (1, None)]
     if wide:
@@ -388,4 +455,4 @@ def _packed_int4(array: np.ndarray) -> np.ndarray:
     return (flat[0::2] & 0x0F) | ((flat[1::2] & 0x0F) << 4)
 
 
-__all__ = ["Context", "Options", "Pattern", "broadcast"]
+__all__ = ["Context", "Options", "Pattern", "broadcast", "dequantized"]

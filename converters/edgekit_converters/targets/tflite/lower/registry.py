@@ -62,8 +62,7 @@ def lowers(
 @cache
 def rules() -> dict[str, Rule]:
     """Every rule; loads the modules below ``ops/`` once."""
-    from edgekit_converters.targets.tflite.lower import ops
-
+    ops = importlib.import_module(f"{__package__}.ops")
     for module in pkgutil.iter_modules(ops.__path__):
         importlib.import_module(f"{ops.__name__}.{module.name}")
     return _RULES
