@@ -93,13 +93,13 @@ class Modes:
         if stream is not None:
             stream.feed(payload)
 
-    async def close(self) -> None:
-        """Let requests under way finish, end the streams."""
+    async def close(self, *, grace: float = 5.0) -> None:
+        """Let requests under way finish for at most `grace` seconds, end the streams."""
         if self._server is not None:
-            await self._server.stop()
+            await self._server.stop(grace=grace)
             self._home.http.unlink(missing_ok=True)
         for stream in self._mqtt.values():
-            await asyncio.to_thread(stream.stop)
+            await asyncio.to_thread(stream.stop, wait=grace)
         for line in self._serial:
             await asyncio.to_thread(line.stop)
 

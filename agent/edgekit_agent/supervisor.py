@@ -44,6 +44,7 @@ _LOG = logging.getLogger("edgekit.agent")
 _MEGA = 1 << 20
 _HEALTHY_SECONDS = 10
 _RESTART_SECONDS = 1.0
+_GRACE, _WEDGED_GRACE = 5.0, 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,7 +224,7 @@ class Supervisor:
                 await asyncio.sleep(_RESTART_SECONDS)
 
     async def _close(self) -> None:
-        await self._modes.close()
+        await self._modes.close(grace=_WEDGED_GRACE if self.wedged else _GRACE)
         await asyncio.to_thread(self._collect)
         self._sender.pump()
         await asyncio.to_thread(self._link.stop)

@@ -121,7 +121,8 @@ class Process:
     def __init__(self, folder: Path, service: FakeService) -> None:
         self.home, _ = make_home(folder, service)
         self.home.config.write_text(
-            "[mqtt]\nfirst_poll_seconds = 0.1\npoll_seconds = 0.2\n[limits]\nhang_seconds = 1.0\n"
+            "[telemetry]\nseconds = 0.2\n[mqtt]\nfirst_poll_seconds = 0.1\npoll_seconds = 0.2\n"
+            "[limits]\nhang_seconds = 1.0\n"
         )
         self.child = self.start()
 

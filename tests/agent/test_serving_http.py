@@ -188,6 +188,14 @@ def test_malformed_requests_get_400_that_names_the_fault(
     assert all(kind.startswith("client:") for kind in window.errors)
 
 
+@pytest.mark.parametrize("place", ["/v2/models/plants/infer", f"/v2/models/{SLOT}/versions/7/infer"])
+def test_what_is_not_here_is_404_whatever_the_body_is(server: InferenceServer, place: str) -> None:
+    for body, headers in ((b"{", {}), (b"", {}), (b"x", {"Content-Encoding": "gzip"})):
+        status, answer, _ = call(server, "POST", place, body, headers)
+        assert status == 404, answer
+        assert list(answer) == ["error"]
+
+
 def test_forms_that_are_not_offered_are_told_so(server: InferenceServer) -> None:
     assert call(server, "POST", INFER, b"x", {"Content-Encoding": "gzip"})[0] == 415
     assert call(server, "POST", INFER, b"x", {"Inference-Header-Content-Length": "9"})[0] == 415

@@ -308,15 +308,28 @@ class ModelHost:
         for slot in list(self._slots):
             self.remove(slot)
 
+    def expect(self, slot: str, version: str | None) -> None:
+        """Make sure that there is such a slot, and that it serves `version`, if given and if it serves.
+
+        Raises:
+            UnknownModelError: no such slot, or it serves another version.
+        """
+        candidate = self._state(slot).active
+        if candidate is not None:
+            _check_version(candidate, version)
+
+    def _state(self, slot: str) -> _Slot:
+        state = self._slots.get(slot)
+        if state is None:
+            raise UnknownModelError(
+                f"there is no slot {slot!r}",
+                remedy=f"slots here: {', '.join(sorted(self._slots)) or 'none'}",
+            )
+        return state
+
     def _enter(self, slot: str) -> Candidate:
         while True:
-            state = self._slots.get(slot)
-            if state is None:
-                raise UnknownModelError(
-                    f"there is no slot {slot!r}",
-                    remedy=f"slots here: {', '.join(sorted(self._slots)) or 'none'}",
-                )
-            candidate = state.active
+            candidate = self._state(slot).active
             if candidate is None:
                 raise BusyError(f"slot {slot!r} serves nothing yet", where=slot, code="not_ready")
             if candidate.enter():

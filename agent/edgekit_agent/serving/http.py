@@ -180,6 +180,10 @@ class InferenceServer:
             reply(refusal(404, f"there is nothing at {request.target!r}"))
 
     def _submit(self, request: Request, slot: str, version: str | None, reply: Reply) -> None:
+        wrong = self._unknown(slot, version)
+        if wrong is not None:
+            reply(wrong)
+            return
         wrong = _unsupported(request)
         if wrong is not None:
             self._host.reject(slot, "unsupported")
@@ -196,6 +200,14 @@ class InferenceServer:
             )
             # Straight back to the loop: run_in_executor's second future costs a third of the way.
             future.add_done_callback(partial(self._hand_back, reply))
+
+    def _unknown(self, slot: str, version: str | None) -> Response | None:
+        """404 for what is not here, before anything in the body is looked at."""
+        try:
+            self._host.expect(slot, version)
+        except UnknownModelError as error:
+            return refusal(404, str(error))
+        return None
 
     def _compute_here(self, request: Request, slot: str, version: str | None, reply: Reply) -> None:
         """Compute on the loop: for a model of a few hundred microseconds two changes of thread cost
