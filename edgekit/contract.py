@@ -10,17 +10,26 @@ converters'.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from edgekit.errors import ContractError
-from edgekit.tomlfile import Table, json_ready, read_toml
+from edgekit.tomlfile import Table, did_you_mean, json_ready, read_toml
 
 DTYPES = ("float32", "float16", "float64", "int8", "uint8", "int16", "uint16", "int32", "int64", "bool")
 MEANINGS = ("image", "audio", "text", "tabular", "tensor")
 TASKS = ("classification", "detection", "segmentation", "regression", "embedding", "anomaly")
+METRICS: Mapping[str, tuple[str, ...]] = {
+    "classification": ("top1", "top5", "auc"),
+    "detection": ("map", "map50"),
+    "segmentation": ("miou", "pixel_accuracy"),
+    "regression": ("rmse", "mae"),
+    "embedding": ("recall1",),
+    "anomaly": ("auc",),
+}
+"""The figures of each task, the first being the one a contract without metrics is judged by."""
 ACTIVATIONS = ("softmax", "sigmoid", "logits", "none")
 ORIGINS = ("pretrained", "generated", "bespoke")
 LAYOUTS = ("NHWC", "NCHW", "NTC", "NCT", "NC", "")
@@ -164,6 +173,8 @@ def load_contract(path: Path) -> Contract:
     """
     table = read_toml(path, ContractError)
     contract = _contract(table)
+    for index, metric in enumerate(contract.metrics):
+        _check_metric(table, f"metrics[{index}]", metric, contract.outputs)
     data = Data(
         calibration=_beside(path, contract.data.calibration),
         validation=_beside(path, contract.data.validation),
@@ -272,6 +283,27 @@ def _metric(table: Table) -> Metric:
     if tolerance < 0:
         raise table.fail("tolerance", "a number of at least 0 was expected")
     return Metric(name=table.text("name"), tolerance=tolerance, output=table.maybe_text("output"))
+
+
+def _check_metric(table: Table, key: str, metric: Metric, outputs: tuple[OutputSpec, ...]) -> None:
+    """A figure that nothing computes would silently not be judged."""
+    if metric.name not in _names(METRICS):
+        raise table.fail(
+            f"{key}.name", f"there is no metric {metric.name!r}", did_you_mean(metric.name, _names(METRICS))
+        )
+    tasks = {item.task for item in outputs if item.task and metric.output in (None, item.name)}
+    offered = _names(tasks)
+    if offered and metric.name not in offered:
+        raise table.fail(
+            f"{key}.name",
+            f"{metric.name} is no metric of {' or '.join(sorted(str(task) for task in tasks))}",
+            f"its metrics: {', '.join(offered)}",
+        )
+
+
+def _names(tasks: Iterable[str | None]) -> tuple[str, ...]:
+    """The metrics of tasks, each once."""
+    return tuple(dict.fromkeys(name for task in tasks if task for name in METRICS[task]))
 
 
 def _kpi(table: Table) -> Kpi:

@@ -73,6 +73,7 @@ class Table:
             raise self._fail(f"a table was expected, not {type(value).__name__}")
         self._value: Mapping[str, Any] = value
         self._seen: set[str] = set()
+        self._known: set[str] = set()
 
     def _fail(self, message: str, key: str = "", remedy: str | None = None) -> UsageError:
         dotted = ".".join(part for part in (self._path, key) if part)
@@ -84,10 +85,12 @@ class Table:
         return self._fail(message, key, remedy)
 
     def has(self, key: str) -> bool:
-        """Whether `key` is there."""
+        """Whether `key` is there; asking makes it a known key."""
+        self._known.add(key)
         return key in self._value
 
     def _take(self, key: str) -> Any:
+        self._known.add(key)
         self._seen.add(key)
         return self._value.get(key)
 
@@ -223,11 +226,15 @@ class Table:
         """Refuse keys that nobody asked for.
 
         Raises:
-            UsageError: naming the first such key and the nearest known one.
+            UsageError: naming the first such key, the nearest known ones and all that are known.
         """
         for key in self._value:
             if self._strict and key not in self._seen:
-                raise self.fail(key, "unknown key", did_you_mean(key, self._seen))
+                raise self.fail(key, "unknown key", self._advice(key))
+
+    def _advice(self, key: str) -> str:
+        advice, everything = did_you_mean(key, self._known), did_you_mean("", self._known)
+        return advice if advice == everything else f"{advice} {everything}"
 
 
 def _built(table: Table, build: Callable[[Table], T]) -> T:

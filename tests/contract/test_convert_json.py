@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from edgekit.contract import METRICS
 from tests.converters.conftest import edgekit
 from tests.converters.graphs import save, small_cnn
 
@@ -64,3 +65,9 @@ def test_the_document_of_convert_keeps_its_members(tmp_path: Path) -> None:
     found["ref"] = found["ref"].partition("+")[0]
     found["measurements"]["ref"] = found["ref"]
     assert found == json.loads(GOLDEN.read_text())
+
+
+def test_the_metrics_of_contracts_are_the_ones_that_conversion_judges() -> None:
+    from edgekit_converters.verify.tasks import FIGURES
+
+    assert FIGURES == METRICS

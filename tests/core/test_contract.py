@@ -94,6 +94,39 @@ def test_a_wrong_key_or_value_is_named(tmp_path: Path, old: str, new: str, key: 
     assert caught.value.where == f"{path}: {key}"
 
 
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("top_1", "did you mean top1"),
+        ("accuracy", "pixel_accuracy"),
+        ("zzz", "known: auc, mae, map, map50, miou, pixel_accuracy, recall1, rmse, top1, top5"),
+        ("rmse", "its metrics: top1, top5, auc"),
+    ],
+)
+def test_a_metric_that_nothing_would_judge_is_refused(tmp_path: Path, name: str, remedy: str) -> None:
+    path = write(tmp_path, GOOD.replace('name = "top1"', f'name = "{name}"', 1))
+    with pytest.raises(ContractError) as caught:
+        load_contract(path)
+    assert caught.value.where == f"{path}: metrics[0].name"
+    assert remedy in (caught.value.remedy or "")
+
+
+def test_a_package_of_a_newer_version_may_have_other_metrics() -> None:
+    body = {"metrics": [{"name": "bleu", "tolerance": 0.1}]}
+    assert Contract.from_dict(body).metrics[0].name == "bleu"
+
+
+def test_an_unknown_key_is_answered_with_all_that_are_allowed_whether_read_so_far_or_not(
+    tmp_path: Path,
+) -> None:
+    path = write(tmp_path, GOOD.replace('dtype = "float32"', 'rang = "float32"', 1))
+    with pytest.raises(ContractError) as caught:
+        load_contract(path)
+    remedy = caught.value.remedy or ""
+    assert "did you mean range, meaning?" in remedy
+    assert "known: dtype, layout, meaning, name, preprocess, range, shape" in remedy
+
+
 def test_two_inputs_of_one_name_are_refused(tmp_path: Path) -> None:
     twice = '[[inputs]]\nname = "x"\n[[inputs]]\nname = "x"\n'
     with pytest.raises(ContractError, match="same name"):
