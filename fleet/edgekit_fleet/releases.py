@@ -123,22 +123,33 @@ def invalidate_release(
 ) -> dict[str, Any]:
     """Withdraw a release for ever: no device installs it again, none stops serving it by this.
 
-    The target goes first: if anything fails afterwards, devices are already safe.
+    The target goes first: if anything fails afterwards, devices are already safe. Done twice, the
+    first reason stays; ``invalidated_now`` says whether this call did it.
 
     Raises:
         UnknownNameError: no such release.
     """
+    with fleet.home.locked("catalogue"):
+        return _invalidate_release(fleet, ref, reason, actor, dry_run)
+
+
+def _invalidate_release(fleet: Fleet, ref: str, reason: str, actor: str, dry_run: bool) -> dict[str, Any]:
     with fleet.database.read() as session:
         row = newest_release(session, ref)
         document = release_document(row)
+    news = row.state != INVALIDATED
+    if dry_run and news:
+        return {**document, "state": INVALIDATED, "reason": reason, "invalidated_now": True}
     if dry_run:
-        return {**document, "state": INVALIDATED, "reason": reason}
+        return {**document, "invalidated_now": False}
     path = target_path(row.name, row.version)
     if fleet.repository.exists and fleet.repository.target(path) is not None:
         fleet.repository.remove_target(path)
     now = fleet.clock.now()
     with fleet.database.write() as session:
         for item in _revisions(session, ref):
+            if item.state == INVALIDATED:
+                continue
             before = _facts(item)
             item.state, item.reason = INVALIDATED, reason
             session.flush()
@@ -151,7 +162,7 @@ def invalidate_release(
                 before=before,
                 after=_facts(item),
             )
-        return release_document(newest_release(session, ref))
+        return {**release_document(newest_release(session, ref)), "invalidated_now": news}
 
 
 def verify_release(fleet: Fleet, ref: str) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """`--json` of the fleet's commands, run on one fleet from its making on: one golden document a command.
 
 What differs from run to run (times, keys, secrets, folders) is replaced by its kind. To write the golden
-documents anew after a deliberate change: ``EDGEKIT_WRITE_GOLDEN=1 pytest tests/contract``.
+documents anew after a deliberate change: ``EDGEKIT_UPDATE_GOLDEN=1 pytest tests/contract``.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ def plain(value: Any, folder: str, key: str = "") -> Any:
 def test_the_answer_is_the_golden_one(answers: dict[str, Any], name: str) -> None:
     text = json.dumps(answers[name], indent=2, sort_keys=True) + "\n"
     place = GOLDEN / f"{name}.json"
-    if os.environ.get("EDGEKIT_WRITE_GOLDEN"):
+    if os.environ.get("EDGEKIT_UPDATE_GOLDEN"):
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_text(text)
     assert place.read_text() == text

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
 from edgekit.digest import sha256_hex
 from edgekit.errors import DocumentError, StorageError, TrustError
 from edgekit_fleet.audit import verify_chain
 from edgekit_fleet.context import Fleet
+from edgekit_fleet.db.tables import AuditRow
 from edgekit_fleet.errors import ConflictError, HomeError, UnknownNameError
 from edgekit_fleet.releases import (
     add_release,
@@ -146,6 +148,20 @@ def test_an_invalidated_release_is_gone_for_ever(base_fleet: Fleet, tmp_path: Pa
         verify_release(base_fleet, REF)
     with base_fleet.database.read() as session, pytest.raises(ConflictError, match="inverted"):
         signed_release(session, REF)
+
+
+def test_invalidating_again_keeps_the_first_reason(base_fleet: Fleet, tmp_path: Path) -> None:
+    write_package(tmp_path / "p")
+    add(base_fleet, tmp_path / "p")
+    sign(base_fleet)
+    first = invalidate_release(base_fleet, REF, reason="trained on inverted images", actor="test")
+    assert first["invalidated_now"] is True
+    for dry_run in (True, False):
+        again = invalidate_release(base_fleet, REF, reason="spring cleaning", actor="test", dry_run=dry_run)
+        assert (again["reason"], again["invalidated_now"]) == ("trained on inverted images", False)
+    with base_fleet.database.read() as session:
+        acts = session.scalars(select(AuditRow).where(AuditRow.verb == "release.invalidate")).all()
+    assert [act.after["reason"] for act in acts if act.after] == ["trained on inverted images"]
 
 
 def test_a_damaged_blob_is_never_signed(base_fleet: Fleet, tmp_path: Path) -> None:

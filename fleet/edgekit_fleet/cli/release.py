@@ -124,7 +124,8 @@ def invalidate(ref: str, reason: str, home: Path, keys: Path | None, dry_run: bo
 
     with local_fleet(home, keys) as fleet:
         document = invalidate_release(fleet, ref, reason=reason, actor=actor(), dry_run=dry_run)
-    _report(document, "invalidated", dry_run, as_json)
+    word = "invalidated" if document["invalidated_now"] else f"was invalidated already ({document['reason']})"
+    _report(document, word, dry_run, as_json)
 
 
 def _verify_folder(folder: Path, home: Path, check: Any) -> dict[str, Any]:
