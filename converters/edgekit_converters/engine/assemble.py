@@ -134,7 +134,7 @@ def _probe(work: Path, wanted: Wanted, checked: Checked) -> Probe | None:
         return None
     path = work / "probes" / f"{wanted.id}.npz"
     path.parent.mkdir(exist_ok=True)
-    save_arrays(path, probes.arrays)
+    save_arrays(path, probes.arrays, compress=True)
     return Probe(
         file=_file(work, path), n=probes.n, atol=probes.atol, argmax_agreement=probes.argmax_agreement
     )

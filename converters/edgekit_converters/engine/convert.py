@@ -98,10 +98,6 @@ def _outcomes(context: Context, prepared: Prepared, plan: Plan) -> Mapping[str, 
         except EdgekitError as error:
             problem = error
         context.progress.step("calibration", "done")
-    elif prepared.calibration is not None:
-        from edgekit_converters.npz import save_arrays
-
-        save_arrays(context.work / "calibration.npz", prepared.calibration.inputs)
 
     def one(group: list[Wanted]) -> Outcome | EdgekitError:
         first = group[0]
