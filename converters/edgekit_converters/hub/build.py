@@ -205,7 +205,7 @@ def infer_node(node: ir.Node, opset: int) -> None:
             data,
             opset_imports=[onnx.helper.make_opsetid(node.domain, opset)],
         )
-    except (shape_inference.InferenceError, RuntimeError, ValueError):
+    except (shape_inference.InferenceError, onnx.checker.ValidationError, RuntimeError, ValueError):
         # What inference does not follow is no error; a wrong node is found by the checker at the end.
         return
     for out in node.outputs:

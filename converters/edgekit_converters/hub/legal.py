@@ -7,7 +7,7 @@ from collections.abc import Callable
 import onnx_ir as ir
 
 from edgekit_converters.hub.build import OPSET, Names, names_of
-from edgekit_converters.hub.decompose import decompositions, key
+from edgekit_converters.hub.decompose import DECOMPOSITIONS
 from edgekit_converters.hub.functions import expand
 from edgekit_converters.hub.nodes import refuse
 from edgekit_converters.hub.passes.base import run
@@ -15,6 +15,7 @@ from edgekit_converters.hub.passes.clean import NameInOrder, RemoveDeadCode
 from edgekit_converters.hub.passes.fold import FoldConstants
 from edgekit_converters.hub.passes.shapes import InferShapes
 from edgekit_converters.hub.rewrite import as_values, builder_for, replace
+from edgekit_converters.hub.table import key
 
 Accepts = Callable[[ir.Node], bool]
 _ROUNDS = 8
@@ -65,7 +66,7 @@ def _rewrite_all(model: ir.Model, supported: frozenset[str], accepts: Accepts | 
 
 def _rewrite(graph: ir.Graph, node: ir.Node, names: Names) -> list[ir.Node] | None:
     """Replace `node` by its first decomposition that applies; the new nodes."""
-    for rule in decompositions(node):
+    for rule in DECOMPOSITIONS.of(node):
         build = builder_for(node, names)
         values = as_values(rule(node, build))
         if values is not None:

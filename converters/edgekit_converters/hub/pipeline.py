@@ -16,7 +16,9 @@ from edgekit_converters.hub.passes.base import run
 from edgekit_converters.hub.passes.clean import NameInOrder, RemoveDeadCode
 from edgekit_converters.hub.passes.constants import ConstantsToInitializers
 from edgekit_converters.hub.passes.fold import FoldConstants
+from edgekit_converters.hub.passes.fuse import FuseBatchNorm
 from edgekit_converters.hub.passes.inline import InlineFunctions
+from edgekit_converters.hub.passes.normal import NormalForms
 from edgekit_converters.hub.passes.shapes import InferShapes
 from edgekit_converters.hub.passes.upgrade import Upgrade
 
@@ -72,7 +74,8 @@ def _canonical(model: ir.Model) -> Canonical:
     source = model.opset_imports.get("", model.opset_imports.get("ai.onnx", OPSET))
     fold = FoldConstants()
     run(model, [InlineFunctions(), Admit(), ConstantsToInitializers(), InferShapes(), Upgrade()])
-    run(model, [InferShapes(), fold, InferShapes(), fold, RemoveDeadCode(), NameInOrder(), Admit()])
+    run(model, [InferShapes(), fold, InferShapes(), NormalForms(), fold, FuseBatchNorm()])
+    run(model, [InferShapes(), fold, RemoveDeadCode(), NameInOrder(), Admit()])
     _check(model)
     kinds = [node.op_type for node in model.graph]
     facts = {

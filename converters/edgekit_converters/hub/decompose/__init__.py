@@ -8,6 +8,6 @@ the same numbers: tests run both forms in onnxruntime.
 from __future__ import annotations
 
 from edgekit_converters.hub.decompose import activations
-from edgekit_converters.hub.decompose.table import decomposable, decompositions, key
+from edgekit_converters.hub.decompose.table import DECOMPOSITIONS
 
-__all__ = ["activations", "decomposable", "decompositions", "key"]
+__all__ = ["DECOMPOSITIONS", "activations"]

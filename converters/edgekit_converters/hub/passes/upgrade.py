@@ -13,12 +13,15 @@ from onnx_ir.passes import PassResult
 from edgekit.errors import SourceError
 from edgekit_converters.hub.build import OPSET, Builder, names_of
 from edgekit_converters.hub.functions import expand
-from edgekit_converters.hub.nodes import refuse
+from edgekit_converters.hub.nodes import label, refuse
 from edgekit_converters.hub.passes.base import Pass
 from edgekit_converters.hub.passes.conditions import AT_OPSET, NO_CONSTANT_NODES, NO_FUNCTIONS
 from edgekit_converters.hub.rewrite import as_values, builder_for, replace
 from edgekit_converters.hub.upgrade import rules_for
 
+_LATER_TYPES = frozenset(
+    {ir.DataType.FLOAT4E2M1, ir.DataType.FLOAT8E8M0, ir.DataType.INT2, ir.DataType.UINT2}
+)
 NEWEST = onnx.defs.onnx_opset_version()
 
 
@@ -36,6 +39,7 @@ class Upgrade(Pass):
                 remedy="export the model with an older opset, or update edgekit",
                 code="unsupported_opset",
             )
+        _check_types(model)
         names = names_of(model)
         for node in list(model.graph):
             if node.domain == "":
@@ -47,6 +51,14 @@ class Upgrade(Pass):
         for node in model.graph:
             node.version = None
         return PassResult(model, source != OPSET)
+
+
+def _check_types(model: ir.Model) -> None:
+    """Element types that came after opset 21."""
+    for node in model.graph:
+        for value in (*node.inputs, *node.outputs):
+            if value is not None and value.dtype in _LATER_TYPES:
+                raise SourceError(f"{label(node)}: {value.dtype} is not supported", code="unsupported_type")
 
 
 def upgraded(node: ir.Node, build: Builder, source: int) -> list[ir.Value | None] | None:
