@@ -56,7 +56,10 @@ def _run(target: str, artifact: Path, picture: Any) -> Any:
 
         interpreter = Interpreter(model_path=str(artifact), num_threads=2)
         interpreter.allocate_tensors()
-        interpreter.set_tensor(interpreter.get_input_details()[0]["index"], picture)
+        port = interpreter.get_input_details()[0]
+        # A peer may change the layout; it is not held against it.
+        fits = tuple(port["shape"]) == picture.shape
+        interpreter.set_tensor(port["index"], picture if fits else picture.transpose(0, 2, 3, 1))
         interpreter.invoke()
         return interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
     from edgekit_converters.targets.coreml.evaluate import Evaluator
