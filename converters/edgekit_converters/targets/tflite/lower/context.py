@@ -53,6 +53,17 @@ class Pattern:
     inputs: dict[ir.Value, ir.Value]
     outputs: dict[ir.Value, ir.Value]
     quants: dict[ir.Value, Quant]
+    activation: int
+    result: ir.Value
+
+
+@dataclass(frozen=True)
+class Mark:
+    """State of a lowering, to return to."""
+
+    graph: Any
+    state: tuple[Any, ...]
+    counts: tuple[int, int, int]
 
 
 @dataclass
@@ -66,7 +77,11 @@ class Context:
     transposes: int = 0
     halves: int = 0
     integers: int = 0
+    integer_ops: int = 0
     quants: dict[ir.Value, Quant] = field(default_factory=dict)
+    """Scales of the integer values of a QDQ graph."""
+    unclear: set[ir.Value] = field(default_factory=set)
+    """Integer constants that their readers scale differently."""
     flattened: dict[ir.Value, tuple[ir.Value, Perm]] = field(default_factory=dict)
     """Values made by flattening all axes but the first of one that is held in another order."""
     _held: dict[ir.Value, dict[Perm, Tensor]] = field(default_factory=dict)
@@ -245,6 +260,8 @@ class Context:
         **fields: Any,
     ) -> list[Tensor]:
         """Append an op; the lowest version that carries it is chosen unless given."""
+        if op in ("ADD", "SUB") and outputs[0].dtype is ir.DataType.INT16:
+            fields["potScaleInt16"] = False
         version = version or versions.version_of(op, inputs, outputs, fields)
         made = [self._new(op.lower(), spec) for spec in outputs]
         indices = [-1 if item is None else item.index for item in inputs]
@@ -328,11 +345,31 @@ class Context:
     def fused(self, node: ir.Node) -> tuple[int, ir.Value]:
         """The activation to fuse into `node` (a value of ActivationFunctionType), and the value that the op
         then computes: the activation's output (its node is marked as done), or the node's own."""
+        if self.pattern is not None:
+            return self.pattern.activation, self.pattern.result
         found = activation.follower(node) if self.dtype(node.outputs[0]) is ir.DataType.FLOAT else None
         if found is None:
             return activation.NONE, node.outputs[0]
         self.done.add(found)
         return activation.kind(found) or activation.NONE, found.outputs[0]
+
+    # Going back ------------------------------------------------------------------------------
+
+    def mark(self) -> Mark:
+        """Where the lowering stands, for `back_to`."""
+        held = {value: dict(orders) for value, orders in self._held.items()}
+        state = (held, dict(self._deferred), dict(self._shared), set(self.done), dict(self.flattened))
+        return Mark(self.graph.mark(), state, (self.transposes, self.halves, self.integers))
+
+    def back_to(self, mark: Mark) -> None:
+        """Forget everything since `mark`."""
+        self.graph.back_to(mark.graph)
+        self._held, self._deferred, self._shared, self.done, self.flattened = mark.state
+        self.transposes, self.halves, self.integers = mark.counts
+
+    def touches_floats(self, first: int) -> bool:
+        """Whether an operator since number `first` reads or writes floats."""
+        return self.graph.touches_floats(first)
 
     # Inside -----------------------------------------------------------------------------------
 

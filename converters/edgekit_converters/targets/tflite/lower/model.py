@@ -44,8 +44,8 @@ def lower(model: ir.Model, *, options: Options | None = None) -> Lowered:
         Refusal: a node cannot be done exactly; the message names it, the code says why.
     """
     ctx = Context(options or Options())
-    inputs = _inputs(ctx, model)
     found = patterns.find(ctx, model.graph)
+    inputs = _inputs(ctx, model)
     for node in model.graph:
         if node not in ctx.done:
             _lower_node(ctx, node, found)
@@ -84,20 +84,43 @@ def _inputs(ctx: Context, model: ir.Model) -> list[tuple[Port, Tensor]]:
         if value.is_initializer():
             continue
         name = value.name or ""
-        quant = patterns.quant_of_input(value)
-        shape, dtype = ctx.shape(value), ctx.dtype(value)
+        held = _integer_input(ctx, value)
+        shape, dtype, quant = ctx.shape(value), ctx.dtype(held), ctx.quants.get(held)
         index = ctx.graph.add_tensor(name, shape, dtype, quant)
         tensor = Tensor(index, shape, dtype, quant)
-        ctx.set(value, tensor)
+        ctx.set(held, tensor)
         result.append((Port(name=name, shape=shape, dtype=dtype, quant=quant), tensor))
     return result
+
+
+def _integer_input(ctx: Context, value: ir.Value) -> ir.Value:
+    """The integers that stand for a float input which is quantized at once; its QuantizeLinear is done."""
+    uses = tuple(value.uses())
+    if not ctx.options.integer_io or len(uses) != 1 or value.is_graph_output():
+        return value
+    node = uses[0].node
+    quant = ctx.quants.get(node.outputs[0])
+    if node.op_type != "QuantizeLinear" or quant is None or quant.per_channel:
+        return value
+    ctx.done.add(node)
+    return node.outputs[0]
+
+
+def _integer_output(ctx: Context, value: ir.Value) -> ir.Value:
+    """The integers behind a float output that is dequantized at last."""
+    node = value.producer()
+    if not ctx.options.integer_io or node is None or node.op_type != "DequantizeLinear":
+        return value
+    integers = node.inputs[0]
+    known = integers is not None and integers in ctx.quants and integers not in ctx.unclear
+    return integers if known and integers is not None and integers.const_value is None else value
 
 
 def _outputs(ctx: Context, model: ir.Model, inputs: list[tuple[Port, Tensor]]) -> list[tuple[Port, Tensor]]:
     taken = {tensor.index for _, tensor in inputs}
     result = []
     for value in model.graph.outputs:
-        tensor = ctx.tensor(value)
+        tensor = ctx.tensor(_integer_output(ctx, value))
         if tensor.index in taken or tensor.is_constant:
             tensor = _copied(ctx, tensor)
         taken.add(tensor.index)
@@ -121,4 +144,6 @@ def _facts(ctx: Context) -> dict[str, Any]:
         "ops": dict(sorted(ctx.graph.counts.items())),
         "op_count": len(ctx.graph.operators),
         "transposes": ctx.transposes,
+        "integer_ops": ctx.integer_ops,
+        "fp16_weights": ctx.halves,
     }

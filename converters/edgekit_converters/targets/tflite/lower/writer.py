@@ -48,6 +48,9 @@ TYPES: dict[ir.DataType, int] = {
 }
 
 
+_FLOATS = (schema.TensorType.FLOAT32, schema.TensorType.FLOAT16, schema.TensorType.FLOAT64)
+
+
 @dataclass
 class Graph:
     """The one subgraph under construction: tensors, their buffers, operators."""
@@ -124,6 +127,21 @@ class Graph:
         self.operators.append(operator)
         self.counts[op] = self.counts.get(op, 0) + 1
         self.runtimes.add(runtime_of(op, version))
+
+    def mark(self) -> tuple[Any, ...]:
+        """Where the graph stands, for `back_to`."""
+        lengths = (len(self.tensors), len(self.buffers), len(self.operators))
+        return *lengths, dict(self.opcodes), set(self.runtimes), dict(self.counts), set(self._names)
+
+    def back_to(self, mark: tuple[Any, ...]) -> None:
+        """Forget everything since `mark`."""
+        tensors, buffers, operators, self.opcodes, self.runtimes, self.counts, self._names = mark
+        del self.tensors[tensors:], self.buffers[buffers:], self.operators[operators:]
+
+    def touches_floats(self, first: int) -> bool:
+        """Whether an operator since number `first` reads or writes floats."""
+        used = {i for op in self.operators[first:] for i in (*op.inputs, *op.outputs) if i >= 0}
+        return any(self.tensors[i].type in _FLOATS for i in used)
 
     def min_runtime(self) -> str:
         """The oldest runtime that has every op in the version used."""
