@@ -1,0 +1,51 @@
+"""Matrix products. Specification: onnx/docs/Operators.md; MIL's `linear` and `matmul`."""
+
+from __future__ import annotations
+
+import numpy as np
+from coremltools.converters.mil.mil import Builder as mb  # noqa: N813  # as all of its examples have it
+
+from edgekit_converters.targets.coreml.lower.node import Array, Node, Var, is_float, like
+from edgekit_converters.targets.coreml.lower.registry import lowers
+
+
+@lowers("MatMul")
+def _matmul(node: Node) -> Var:
+    x, y = node.var(0), node.var(1)
+    if not is_float(x) and node.width() is not None:
+        node.refuse("of narrow whole numbers", "unsupported_type")
+    left, right = x.rank == 1, y.rank == 1
+    x = mb.expand_dims(x=x, axes=[0]) if left else x
+    y = mb.expand_dims(x=y, axes=[1]) if right else y
+    found = mb.matmul(x=x, y=y)
+    axes = ([found.rank - 2] if left else []) + ([found.rank - 1] if right else [])
+    return mb.squeeze(x=found, axes=axes) if axes else found
+
+
+@lowers("Gemm")
+def _gemm(node: Node) -> Var:
+    x, alpha, beta = node.var(0), node.real("alpha", 1.0), node.real("beta", 1.0)
+    weight, bias = node.constant(1), node.constant(2)
+    if is_float(x) and weight is not None and alpha == 1 and not node.integer("transA"):
+        kernel = weight if node.integer("transB") else weight.T
+        vector = _vector(bias, kernel.shape[0], beta) if node.has(2) else None
+        if vector is not None or not node.has(2):
+            extra = {} if vector is None else {"bias": vector}
+            return mb.linear(x=x, weight=np.ascontiguousarray(kernel, np.float32), **extra)
+    if not is_float(x) and (alpha % 1 or beta % 1 or node.width() is not None):
+        node.refuse("of whole numbers", "unsupported_type")
+    flags = {"transpose_x": bool(node.integer("transA")), "transpose_y": bool(node.integer("transB"))}
+    found = mb.matmul(x=x, y=node.var(1), **flags)
+    found = found if alpha == 1 else mb.mul(x=found, y=like(found, alpha))
+    if not node.has(2):
+        return found
+    c = node.var(2)
+    return mb.add(x=found, y=c if beta == 1 else mb.mul(x=c, y=like(c, beta)))
+
+
+def _vector(bias: Array | None, size: int, beta: float) -> Array | None:
+    """A constant C as the bias of `linear`; None when it is no row."""
+    if bias is None or bias.size != size or bias.shape[-1:] != (size,):
+        return None
+    found: Array = bias.reshape(-1).astype(np.float32) * np.float32(beta)
+    return found

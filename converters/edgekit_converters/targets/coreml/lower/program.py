@@ -1,0 +1,188 @@
+"""A canonical ONNX graph as a MIL program: boundary, nodes in order, checks on what each node became.
+
+After each node the MIL shape is compared with the one that ONNX's inference gave: a lowering that emits
+another shape than it should is caught where it happens. Core ML takes tensors of rank five at most and
+none without elements. Specification: coremltools' MIL builder.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import onnx_ir as ir
+from coremltools.converters.mil.mil import Builder as mb  # noqa: N813  # as all of its examples have it
+from coremltools.converters.mil.mil import Function, Program, get_new_symbol, types
+from coremltools.converters.mil.mil.types.symbolic import is_symbolic
+
+from edgekit_converters.errors import Refusal
+from edgekit_converters.hub import nodes
+from edgekit_converters.targets.coreml.lower import ops  # noqa: F401  # registers the rules
+from edgekit_converters.targets.coreml.lower.boundary import Port, program_dtype
+from edgekit_converters.targets.coreml.lower.node import Node, Scope, Var, as_bool
+from edgekit_converters.targets.coreml.lower.registry import RULES
+
+_MAX_RANK = 5
+_MIL = {"float32": types.fp32, "int32": types.int32}
+_TOOL_ERRORS = (ValueError, TypeError, IndexError, AttributeError, NotImplementedError, AssertionError)
+"""What MIL's builder raises when it does not take an op."""
+
+
+def ports_of(model: ir.Model) -> tuple[tuple[Port, ...], tuple[Port, ...]]:
+    """Inputs and outputs, with names that Core ML allows and that are all different.
+
+    Raises:
+        Refusal: a type or rank that Core ML has not, or a graph without inputs or outputs.
+    """
+    graph = model.graph
+    if not graph.inputs or not graph.outputs:
+        raise Refusal("the graph has no inputs or no outputs; Core ML wants both", code="no_inputs")
+    taken: set[str] = set()
+    inputs = tuple(_port(value, taken) for value in graph.inputs)
+    return inputs, tuple(_port(value, taken) for value in graph.outputs)
+
+
+def _port(value: ir.Value, taken: set[str]) -> Port:
+    name = value.name or ""
+    dtype = "" if value.dtype is None else str(nodes.numpy_dtype(value))
+    if program_dtype(dtype) is None:
+        raise Refusal(
+            f"{name!r} is {dtype or 'no tensor'}; Core ML takes float32 and int32, and what these hold",
+            remedy="export the model with float32 or whole numbers at its boundary",
+            code="unsupported_type",
+        )
+    if value.shape is None:
+        raise Refusal(f"the rank of {name!r} is not known", code="dynamic_shape")
+    shape = tuple(size if isinstance(size, int) else -1 for size in value.shape)
+    if len(shape) > _MAX_RANK:
+        raise Refusal(f"{name!r} has {len(shape)} axes, Core ML takes five", code="rank_above_five")
+    if 0 in shape:
+        raise Refusal(f"{name!r} has no elements", code="empty_tensor")
+    return Port(name=name, artifact_name=_allowed(name, taken), dtype=dtype, shape=shape)
+
+
+def _allowed(name: str, taken: set[str]) -> str:
+    """`name` as an identifier that nothing else has."""
+    base = re.sub(r"[^A-Za-z0-9_]", "_", name) or "_"
+    base = f"_{base}" if base[0].isdigit() else base
+    found, count = base, 1
+    while found in taken:
+        found, count = f"{base}_{count}", count + 1
+    taken.add(found)
+    return found
+
+
+def build(
+    model: ir.Model,
+    inputs: Sequence[Port],
+    outputs: Sequence[Port],
+    *,
+    target: Any,
+    symbols: Mapping[str, Any] | None = None,
+) -> Program:
+    """The program for `model`, whose every op must have a rule.
+
+    Args:
+        model: legal for this lowering (`hub.legalise`).
+        inputs: from `ports_of`, in the graph's order.
+        outputs: the same.
+        target: coremltools' deployment target.
+        symbols: by the name of a free size, the MIL symbol that stands for it; filled in when missing.
+
+    Raises:
+        Refusal: with the node named.
+    """
+    names = dict(symbols or {})
+    holders = {
+        port.artifact_name: mb.placeholder(_sizes(value, names), dtype=_MIL[port.program_dtype])
+        for port, value in zip(inputs, model.graph.inputs, strict=True)
+    }
+    program = Program()
+    with Function(holders, opset_version=target) as function:
+        scope = Scope(_generation(target))
+        for port, value in zip(inputs, model.graph.inputs, strict=True):
+            scope.vars[value] = _entered(function.inputs[port.artifact_name], port)
+        for node in model.graph:
+            _emit(node, scope)
+        found = [_left(scope, value, port) for port, value in zip(outputs, model.graph.outputs, strict=True)]
+        function.set_outputs(found)
+        program.add_function("main", function)
+    return program
+
+
+def _generation(target: Any) -> int:
+    """15, 16, 17, 18 …: the iOS version that a deployment target means."""
+    return int(target.name.removeprefix("iOS"))
+
+
+def _sizes(value: ir.Value, symbols: dict[str, Any]) -> tuple[Any, ...]:
+    assert value.shape is not None
+    found = []
+    for size in value.shape:
+        if isinstance(size, int):
+            found.append(size)
+        else:
+            key = str(size.value) if size.value is not None else f"?{len(symbols)}"
+            found.append(symbols.setdefault(key, get_new_symbol()))
+    return tuple(found) or (1,)
+
+
+def _entered(var: Var, port: Port) -> Var:
+    """An input as the graph's nodes see it."""
+    var = as_bool(var) if port.dtype == "bool" else var
+    return var if port.shape else mb.squeeze(x=var, axes=[0])
+
+
+def _left(scope: Scope, value: ir.Value, port: Port) -> Var:
+    """An output as the boundary has it."""
+    if value in scope.vars:
+        var = scope.vars[value]
+    else:
+        stored = nodes.constant(value)
+        if stored is None:
+            raise Refusal(f"the output {port.name!r} is computed by nothing", code="corrupt_source")
+        if str(stored.dtype) not in ("float32", "int32", "bool"):
+            stored = stored.astype(port.program_dtype)
+        var = mb.const(val=stored)
+    wanted = {"float32": types.fp32, "int32": types.int32}[port.program_dtype]
+    if var.rank == 0:
+        var = mb.expand_dims(x=var, axes=[0])
+    if var.dtype != wanted:
+        return mb.cast(x=var, dtype="fp32" if wanted == types.fp32 else "int32", name=port.artifact_name)
+    return mb.identity(x=var, name=port.artifact_name)
+
+
+def _emit(node: ir.Node, scope: Scope) -> None:
+    """Add one node to the program."""
+    if node.op_type not in RULES or node.domain:
+        nodes.refuse(
+            node, "no sound route", code="unsupported_op", remedy="export the model with simpler ops"
+        )
+    try:
+        found = RULES[node.op_type].emit(Node(node, scope))
+    except _TOOL_ERRORS as error:
+        text = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise Refusal(f"{nodes.label(node)}: MIL does not take it: {text}", code="mil_refused") from error
+    results = list(found) if isinstance(found, (list, tuple)) else [found]
+    for value, var in zip(node.outputs, results, strict=False):
+        if var is not None:
+            _check(node, value, var)
+            scope.vars[value] = var
+
+
+def _check(node: ir.Node, value: ir.Value, var: Var) -> None:
+    """The MIL variable is one that Core ML takes, and of the shape that ONNX says."""
+    if var.rank > _MAX_RANK:
+        nodes.refuse(node, f"{var.rank} axes, Core ML takes five", code="rank_above_five")
+    sizes = [None if is_symbolic(size) else int(size) for size in var.shape]
+    if 0 in sizes:
+        nodes.refuse(node, "a tensor without elements", code="empty_tensor")
+    wanted = nodes.dims(value)
+    if wanted is None:
+        return
+    same = len(wanted) == len(sizes) and all(
+        a is None or b is None or a == b for a, b in zip(wanted, sizes, strict=True)
+    )
+    if not same:
+        nodes.refuse(node, f"it became {sizes}, not {list(wanted)}", code="shapes_differ")
