@@ -209,6 +209,10 @@ class Context:
         if value.shape is None:
             if value.const_value is not None:
                 return tuple(value.const_value.shape.numpy())
+            held = self._held.get(self.resolved(value))
+            if held:  # the lowering of its producer found out
+                perm, tensor = next(iter(held.items()))
+                return layout.permuted(tensor.shape, layout.inverse(perm))
             raise Refusal(
                 f"the number of axes of {value.name!r} is not known before the model runs",
                 remedy="fix the input shapes in the contract, or use an onnx target",
@@ -282,7 +286,7 @@ class Context:
             self._shared[key] = tensor
         return tensor
 
-    def ints(self, values: Sequence[int] | np.ndarray, dtype: type[np.generic] = np.int32) -> Tensor:
+    def ints(self, values: int | Sequence[int] | np.ndarray, dtype: type[np.generic] = np.int32) -> Tensor:
         """A constant of shapes, axes, sizes."""
         return self.const(np.asarray(values, dtype))
 
