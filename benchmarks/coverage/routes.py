@@ -84,7 +84,7 @@ def redrawn(inputs: Arrays, seed: int) -> Arrays:
     rng = np.random.default_rng(seed)
     found: Arrays = {}
     for name, value in inputs.items():
-        if value.dtype.kind != "f" or value.ndim == 0:
+        if value.dtype.kind != "f" or value.ndim == 0 or value.size == 0:
             found[name] = value
             continue
         mixed = rng.permutation(value.ravel()).reshape(value.shape)
