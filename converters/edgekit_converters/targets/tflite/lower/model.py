@@ -135,6 +135,8 @@ def _copied(ctx: Context, tensor: Tensor) -> Tensor:
     if sum(size is None for size in tensor.shape) > 1:
         shape = ctx.emit("SHAPE", [tensor], Spec((len(tensor.shape),), ir.DataType.INT32), outType=2)
         return ctx.emit("RESHAPE", [tensor, shape], tensor.spec())
+    if tensor.shape == (0,):  # RESHAPE takes [0] for a scalar
+        return ctx.emit("SLICE", [tensor, ctx.ints([0]), ctx.ints([0])], tensor.spec())
     sizes = [-1 if size is None else size for size in tensor.shape]
     return ctx.emit("RESHAPE", [tensor, ctx.ints(sizes)], tensor.spec(), newShape=sizes)
 
