@@ -106,7 +106,7 @@ class Mover:
         for row in members_of(self.session, self.row.id):
             member = member_of(row)
             changed = expire(member, self.plan.timers, self.now)
-            if not rolling_back:
+            if not (rolling_back or row.back_step):
                 changed = (
                     changed
                     or retry(member, retries=self.plan.retries, delay=self.plan.retry_delay, now=self.now)
@@ -308,6 +308,10 @@ class Mover:
 
     def _act(self, ring: RingRow, judgement: Judgement, subjects: list[dict[str, Any]], cut: int) -> None:
         """Record a judgement and do what follows from it."""
+        self._record(ring, judgement, subjects, cut)
+        self._follow(ring, judgement)
+
+    def _record(self, ring: RingRow, judgement: Judgement, subjects: list[dict[str, Any]], cut: int) -> None:
         self.session.add(
             JudgementRow(
                 rollout=self.row.id,
@@ -322,12 +326,12 @@ class Mover:
         self.tell("judgement", {"rollout": self.row.id, "ring": ring.name, **judgement.to_dict()})
         if judgement.verdict is Verdict.FAIL:
             ring.state, ring.closed = RingState.FAILED.value, self.now
+
+    def _follow(self, ring: RingRow, judgement: Judgement) -> None:
         reason = f"ring {ring.name}: {judgement.reason}"
         match judgement.action:
             case Action.PROMOTE:
-                passed = judgement.verdict is Verdict.PASS
-                ring.state = RingState.PASSED.value if passed else RingState.INCONCLUSIVE.value
-                ring.closed = self.now
+                self._close(ring, judgement)
                 self._next_ring()
             case Action.PAUSE:
                 self._pause("gate", reason)
@@ -339,6 +343,11 @@ class Mover:
                 self._begin_rollback(reason, None)
             case _:
                 return
+
+    def _close(self, ring: RingRow, judgement: Judgement) -> None:
+        passed = judgement.verdict is Verdict.PASS
+        ring.state = RingState.PASSED.value if passed else RingState.INCONCLUSIVE.value
+        ring.closed = self.now
 
     def _begin_rollback(self, reason: str, ring: int | None) -> None:
         begin_rollback(self.session, self.row, actor="service", reason=reason, now=self.now, ring=ring)
@@ -388,7 +397,7 @@ class Mover:
         done = [ring for ring in rings_of(self.session, self.row.id) if ring.name == LATE_RING]
         arrivals = self._arrivals()
         if arrivals and not done:
-            self._late_ring(rings, RingState.DEPLOYING)
+            self._late_ring(rings, arrivals)
             return
         members = [member_of(row) for row in members_of(self.session, self.row.id)]
         if not members:
@@ -424,27 +433,19 @@ class Mover:
         }
         return tuple(item for item in fitting if item.candidate.device in wanted)
 
-    def _late_ring(self, index: int, state: RingState) -> None:
-        arrivals = self._arrivals()
+    def _late_ring(self, index: int, arrivals: Sequence[Eligible]) -> RingRow:
         ring = RingRow(
-            rollout=self.row.id, idx=index, name=LATE_RING, state=state.value, opened=self.now, excluded={}
+            rollout=self.row.id,
+            idx=index,
+            name=LATE_RING,
+            state=RingState.DEPLOYING.value,
+            opened=self.now,
+            excluded={},
         )
         self.session.add(ring)
         self._add_members(ring, arrivals, [item.candidate.device for item in arrivals])
         touch(self.row, self.now)
-
-    def adopt(self) -> None:
-        """Bring a completed rollout's release to devices that arrived since, and watch their timers."""
-        self._timers()
-        rings = rings_of(self.session, self.row.id)
-        late = next((ring for ring in rings if ring.name == LATE_RING), None)
-        arrivals = self._arrivals()
-        if arrivals and late is None and not self._invalidated(self.row.package):
-            self._late_ring(len(rings), RingState.PASSED)
-        elif arrivals and late is not None and not self._invalidated(self.row.package):
-            self._add_members(late, arrivals, [item.candidate.device for item in arrivals])
-        if late is not None:
-            self._notify(late, self.plan.rings[-1], members_of(self.session, self.row.id, late.idx))
+        return ring
 
 
 def _failed(way: Member, reason: Reason, now: float) -> Member:

@@ -10,8 +10,8 @@ import json
 import logging
 import secrets
 import threading
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -19,18 +19,20 @@ from sqlalchemy.orm import Session
 from edgekit.errors import EdgekitError
 from edgekit.topics import device_topic, rollout_topic
 from edgekit_fleet.context import Fleet
-from edgekit_fleet.db.rollouts import MemberRow, RolloutRow
+from edgekit_fleet.db.rollouts import MemberRow, RingRow, RolloutRow
 from edgekit_fleet.db.tables import DesiredRow, DeviceRow
 from edgekit_fleet.desired import forget_published, mark_published, unpublished
 from edgekit_fleet.events import EventBus
-from edgekit_fleet.rollout.states import MemberStep, RolloutState
+from edgekit_fleet.rollout.states import MemberStep, RingState, RolloutState
 from edgekit_fleet.rollout_view import feed
 from edgekit_fleet.rollouts import live_rollouts
+from edgekit_fleet.service.late import LateMover
 from edgekit_fleet.service.lease import give_up, hold
 from edgekit_fleet.service.mover import Mover
 from edgekit_fleet.telemetry import forget_before
 from edgekit_fleet.trust.director import Director
 
+M = TypeVar("M", bound=Mover)
 _log = logging.getLogger(__name__)
 LEASE = "reconciler"
 LEASE_SECONDS = 6.0
@@ -137,23 +139,30 @@ class Reconciler:
         return self._director
 
     def _move(self, rollout: str, now: float) -> None:
+        if self._within(rollout, now, Mover, lambda mover: mover.move()):
+            self._wake.set()
+
+    def _within(self, rollout: str, now: float, kind: type[M], step: Callable[[M], None]) -> bool:
+        """One step of a rollout in one transaction, told of after its commit; whether it changed anything."""
         told: list[tuple[str, Mapping[str, Any]]] = []
         with self._fleet.database.write() as session:
             row = session.get_one(RolloutRow, rollout)
             before = row.revision
-            Mover(
-                session=session,
-                director=self._sign(),
-                row=row,
-                now=now,
-                tell=lambda kind, body: told.append((kind, body)),
-            ).move()
+            step(
+                kind(
+                    session=session,
+                    director=self._sign(),
+                    row=row,
+                    now=now,
+                    tell=lambda kind, body: told.append((kind, body)),
+                )
+            )
             changed = row.revision != before
-        for kind, body in told:
-            self._events.publish(kind, body)
+        for event, body in told:
+            self._events.publish(event, body)
         if changed:
             self._events.publish("rollout", {"rollout": rollout})
-            self._wake.set()
+        return changed
 
     def _adopt(self, now: float) -> None:
         """Completed rollouts, the newest of each slot, take in devices that arrived since."""
@@ -161,10 +170,7 @@ class Reconciler:
             newest = _newest_completed(session)
             due = [name for name, ended in newest if _may_have_arrivals(session, name, ended)]
         for name in due:
-            with self._fleet.database.write() as session:
-                row = session.get_one(RolloutRow, name)
-                if row.state == RolloutState.COMPLETED.value:
-                    Mover(session=session, director=self._sign(), row=row, now=now).adopt()
+            self._within(name, now, LateMover, lambda mover: mover.adopt())
 
     def _sweep(self, now: float) -> None:
         if now < self._sweep_at and now >= self._sweep_at - 2 * SWEEP_SECONDS:
@@ -245,12 +251,18 @@ def _newest_completed(session: Session) -> list[tuple[str, float]]:
 
 
 def _may_have_arrivals(session: Session, rollout: str, since: float) -> bool:
-    """Whether a device has no desired document yet, or is on its way in this rollout's late ring."""
+    """Whether a device has no desired document yet, is on its way in this rollout or back from it, or its
+    late ring is still to be judged."""
     fresh = select(DeviceRow.id).outerjoin(DesiredRow, DesiredRow.device == DeviceRow.id)
     if session.scalars(fresh.where(DesiredRow.device.is_(None)).limit(1)).first() is not None:
         return True
     if session.scalars(select(DeviceRow.id).where(DeviceRow.enrolled >= since).limit(1)).first() is not None:
         return True
     terminal = [step.value for step in MemberStep if step.terminal]
-    unfinished = select(MemberRow.device).where(MemberRow.rollout == rollout, MemberRow.step.not_in(terminal))
-    return session.scalars(unfinished.limit(1)).first() is not None
+    under_way = MemberRow.step.not_in(terminal) | MemberRow.back_step.not_in(["", *terminal])
+    unfinished = select(MemberRow.device).where(MemberRow.rollout == rollout, under_way)
+    if session.scalars(unfinished.limit(1)).first() is not None:
+        return True
+    states = [state.value for state in RingState if state.open]
+    judged = select(RingRow.idx).where(RingRow.rollout == rollout, RingRow.state.in_(states))
+    return session.scalars(judged.limit(1)).first() is not None
