@@ -17,7 +17,7 @@ from edgekit_converters.errors import Refusal
 from edgekit_converters.quantize import affine, qdq
 from edgekit_converters.quantize.assign import activation_type, assign, key
 from edgekit_converters.quantize.graphs import clone
-from edgekit_converters.quantize.ranges import minmax
+from edgekit_converters.quantize.ranges import ranges as ranges_by
 from edgekit_converters.quantize.roles import WEIGHTED
 from edgekit_converters.quantize.statistics import load
 
@@ -55,7 +55,7 @@ def for_target(
     folded = clone(model)
     affine.fold(folded.graph)
     work = _legalised(folded, supported, accepts)
-    ranges = minmax(load(calibration))
+    ranges = ranges_by(load(calibration), "minmax")
     result = clone(work)
     assignment = assign(result.graph, ranges, rules, activation_type(rules, precision))
     weighted = [node for node in result.graph if node.op_type in WEIGHTED]

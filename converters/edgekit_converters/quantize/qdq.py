@@ -15,7 +15,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgekit.rules import OpRule, Rules
-from edgekit_converters.quantize import grids
+from edgekit_converters.quantize import correct, grids
 from edgekit_converters.quantize.assign import (
     Assignment,
     Ranges,
@@ -36,6 +36,7 @@ def quantize(
     *,
     precision: str,
     overrides: Mapping[str, str] | None = None,
+    means: Mapping[str, Any] | None = None,
 ) -> ir.Model:
     """A QDQ copy of the float `model`.
 
@@ -45,15 +46,19 @@ def quantize(
         rules: the target's.
         precision: ``int8`` or ``int16x8``.
         overrides: activation type, or ``float32``, by first output of a node.
+        means: mean per channel by tensor name; with them biases are corrected, see `correct`.
     """
     copy = clone(model)
-    write(copy.graph, assign(copy.graph, ranges, rules, activation_type(rules, precision), overrides), rules)
+    kind = activation_type(rules, precision)
+    write(copy.graph, assign(copy.graph, ranges, rules, kind, overrides), rules, means)
     return copy
 
 
-def write(graph: ir.Graph, assignment: Assignment, rules: Rules) -> None:
-    """Change `graph` into its QDQ form, in place."""
-    writer = _Writer(graph, assignment, rules)
+def write(
+    graph: ir.Graph, assignment: Assignment, rules: Rules, means: Mapping[str, Any] | None = None
+) -> None:
+    """Change `graph` into its QDQ form, in place; see `quantize`."""
+    writer = _Writer(graph, assignment, rules, means or {})
     nodes = list(graph)
     for name in assignment.grids:
         writer.quantize_tensor(name)
@@ -70,14 +75,18 @@ def key_before(node: ir.Node, writer: _Writer) -> str:
 
 
 class _Writer:
-    def __init__(self, graph: ir.Graph, assignment: Assignment, rules: Rules) -> None:
+    def __init__(
+        self, graph: ir.Graph, assignment: Assignment, rules: Rules, means: Mapping[str, Any]
+    ) -> None:
         self._graph = graph
         self._assignment = assignment
         self._rules = rules
+        self._means = means
         self._values = {str(item.name): item for item in graph.inputs}
         self._values |= {str(item.name): item for node in graph for item in node.outputs}
         self._constants: dict[tuple[str, bytes, str], ir.Value] = {}
         self._taken = set(self._values) | set(graph.initializers)
+        self._places: dict[str, ir.Value] = {}
         self.renamed: dict[str, str] = {}
 
     def quantize_tensor(self, name: str) -> None:
@@ -88,6 +97,7 @@ class _Writer:
         readers = [(node, i) for node, i in value.uses() if made or self._reads_integers(node, i)]
         ends = value.is_graph_output() and made
         nodes, result = self._pair(value, name, grid)
+        self._places[name] = result
         if maker is None:
             self._graph.insert_before(self._graph[0], nodes)
         else:
@@ -151,11 +161,28 @@ class _Writer:
         if whole_bias:
             scales = grids.room_for_bias(scales, bias, scale)
         whole = np.maximum(grids.quantize(weight, scales, "int8", axis=axis), -127)
+        shift = self._shift(node, weight, whole, scales, axis, bias)
         self._replace(node, found.weight, whole, scales, "int8", 0, axis)
-        if whole_bias and found.bias is not None:
+        if shift is not None:
+            value = store(self._graph, self._name(f"{key(node)}_corrected"), shift.astype(np.float32))
+            node.resize_inputs(3)
+            node.replace_input_with(2, value)
+        if self._rules.bias == "int32" and (whole_bias or shift is not None):
             steps = (np.float32(scale) * scales).astype(np.float32)
-            whole = grids.quantize(bias, steps, "int32", axis=0)
-            self._replace(node, found.bias, whole, steps, "int32", 0, 0 if np.ndim(steps) else None)
+            whole = grids.quantize(bias if shift is None else shift, steps, "int32", axis=0)
+            self._replace(node, 2, whole, steps, "int32", 0, 0 if np.ndim(steps) else None)
+
+    def _shift(self, node: ir.Node, weight: Any, whole: Any, scales: Any, axis: int | None, bias: Any) -> Any:
+        """The corrected bias, or None when there is nothing to correct it with."""
+        if bias is not None and bias.ndim != 1:
+            return None
+        error = grids.dequantize(whole, scales, axis=axis) - weight
+        shift = correct.bias_shift(node, error, self._means.get(self._reads(node)))
+        return shift if shift is None or bias is None else shift + bias
+
+    def _reads(self, node: ir.Node) -> str:
+        """Name of the float tensor behind the pair that `node` reads first."""
+        return next((name for name, place in self._places.items() if place is node.inputs[0]), "")
 
     def _input_scale(self, node: ir.Node, index: int) -> float:
         value = node.inputs[index]
