@@ -5,7 +5,8 @@ A program takes and gives float32 and int32 of rank one to five. So, at the boun
 - float32 and int32 stay; float16 and bfloat16 become float32 (every value has its twin);
 - int64, uint32 and uint64 become int32, and a value that does not fit is an error, never clipped;
 - int8, int16, uint8, uint16 become int32; bool becomes int32 with 0 and 1;
-- rank 0 becomes ``(1,)``.
+- rank 0 becomes ``(1,)``;
+- an input without elements has one possible value and no place in the program.
 
 On the way back the source's type and rank are restored. float64 has no lossless twin and is refused.
 Only numpy here: whoever runs a package needs the map, with or without coremltools.
@@ -33,15 +34,13 @@ _INTEGERS = ("int32", "int64", "uint32", "uint64", "int8", "int16", "uint8", "ui
 class Port:
     """An input or output. `shape` is the source's; -1 stands for a free size.
 
-    `name` is the source's, `artifact_name` the program's (Core ML's identifiers are narrower), `kind` one
-    of ``tensor`` and ``image``.
+    `name` is the source's, `artifact_name` the program's (Core ML's identifiers are narrower).
     """
 
     name: str
     artifact_name: str
     dtype: str
     shape: tuple[int, ...]
-    kind: str = "tensor"
 
     @property
     def program_dtype(self) -> str:

@@ -68,7 +68,7 @@ def lower(model: ir.Model, *, deployment_target: str = "iOS17", precision: str =
         Refusal: with a reason code and the node named.
     """
     target = _target(deployment_target)
-    legal = hub.legalise(model, SUPPORTED, accepts)
+    legal = hub.legalise(program.without_empty_inputs(model), SUPPORTED, accepts)
     inputs, outputs = program.ports_of(legal)
     built = program.build(legal, inputs, outputs, target=target)
     pairs = any(node.op_type == "QuantizeLinear" for node in legal.graph)

@@ -39,9 +39,12 @@ class Scope:
     def __init__(self, target: int) -> None:
         self.target = target
         self.vars: dict[ir.Value, Var] = {}
+        self.empty: set[ir.Value] = set()
 
     def var(self, value: ir.Value, node: ir.Node) -> Var:
         """The MIL variable of `value`, a const when it is an initializer."""
+        if value in self.empty:
+            nodes.refuse(node, f"{value.name!r} has no elements", code="empty_tensor")
         if value not in self.vars:
             found = nodes.constant(value)
             if found is None:
@@ -88,6 +91,11 @@ class Node:
     def vars(self) -> list[Var]:
         """All inputs that are given."""
         return [self.var(index) for index in range(len(self.raw.inputs)) if self.has(index)]
+
+    def filled(self) -> list[Var]:
+        """All inputs that have elements."""
+        given = [self.value(index) for index in range(len(self.raw.inputs)) if self.has(index)]
+        return [self.scope.var(value, self.raw) for value in given if not is_empty(value)]
 
     def constant(self, index: int) -> Array | None:
         """Input `index` as it is stored; None when it is computed or absent."""
@@ -167,6 +175,11 @@ class Node:
     def refuse(self, why: str, code: str = "unsupported_attribute") -> NoReturn:
         """Stop here, the node named."""
         nodes.refuse(self.raw, why, code=code, remedy="export the model with simpler ops")
+
+
+def is_empty(value: ir.Value) -> bool:
+    """Whether a value surely has no elements."""
+    return 0 in (nodes.static_shape(value) or ())
 
 
 def is_float(var: Var) -> bool:

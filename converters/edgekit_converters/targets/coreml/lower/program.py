@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 from coremltools.converters.mil.mil import Builder as mb  # noqa: N813  # as all of its examples have it
 from coremltools.converters.mil.mil import Function, Program, get_new_symbol, types
@@ -20,8 +21,8 @@ from edgekit_converters.errors import Refusal
 from edgekit_converters.hub import nodes
 from edgekit_converters.targets.coreml.lower import ops  # noqa: F401  # registers the rules
 from edgekit_converters.targets.coreml.lower.boundary import Port, program_dtype
-from edgekit_converters.targets.coreml.lower.node import Node, Scope, Var, as_bool
-from edgekit_converters.targets.coreml.lower.registry import RULES
+from edgekit_converters.targets.coreml.lower.node import Node, Scope, Var, as_bool, is_empty
+from edgekit_converters.targets.coreml.lower.registry import RULES, accepts
 
 _MAX_RANK = 5
 _MIL = {"float32": types.fp32, "int32": types.int32}
@@ -41,6 +42,21 @@ def ports_of(model: ir.Model) -> tuple[tuple[Port, ...], tuple[Port, ...]]:
     taken: set[str] = set()
     inputs = tuple(_port(value, taken) for value in graph.inputs)
     return inputs, tuple(_port(value, taken) for value in graph.outputs)
+
+
+def without_empty_inputs(model: ir.Model) -> ir.Model:
+    """`model`, or a copy where inputs without elements are the constants that they are."""
+    empty = [index for index, value in enumerate(model.graph.inputs) if is_empty(value)]
+    if not empty:
+        return model
+    copy = model.clone()
+    for index in reversed(empty):
+        value = copy.graph.inputs.pop(index)
+        shape = nodes.static_shape(value)
+        assert shape is not None
+        value.const_value = ir.tensor(np.zeros(shape, nodes.numpy_dtype(value)), name=value.name)
+        copy.graph.register_initializer(value)
+    return copy
 
 
 def _port(value: ir.Value, taken: set[str]) -> Port:
@@ -156,9 +172,14 @@ def _left(scope: Scope, value: ir.Value, port: Port) -> Var:
 def _emit(node: ir.Node, scope: Scope) -> None:
     """Add one node to the program."""
     if node.op_type not in RULES or node.domain:
-        nodes.refuse(
-            node, "no sound route", code="unsupported_op", remedy="export the model with simpler ops"
-        )
+        nodes.refuse(node, "no sound route", code="unsupported_op")
+    if not accepts(node):
+        nodes.refuse(node, "not exact with these attributes and inputs", code="unsupported_attribute")
+    for value in node.outputs:
+        if is_empty(value):
+            scope.empty.add(value)
+    if all(value in scope.empty for value in node.outputs):
+        return
     try:
         found = RULES[node.op_type].emit(Node(node, scope))
     except _TOOL_ERRORS as error:

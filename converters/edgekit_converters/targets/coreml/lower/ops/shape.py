@@ -142,7 +142,13 @@ def _size(node: Node) -> Var:
 
 @lowers("Concat")
 def _concat(node: Node) -> Var:
-    return mb.concat(values=node.vars(), axis=node.axis())
+    return _joined(node.filled(), node.integer("axis"))
+
+
+def _joined(parts: list[Var], axis: int) -> Var:
+    if len(parts) == 1:
+        return mb.identity(x=parts[0])
+    return mb.concat(values=parts, axis=axis % parts[0].rank)
 
 
 @lowers("Split")
@@ -160,11 +166,9 @@ def _split(node: Node) -> list[Var]:
     else:
         step = -(-size // count)
         parts = [min(step, size - step * index) for index in range(count)]
-    if min(parts) < 1:
-        node.refuse("a part without elements", "empty_tensor")
-    if count == 1:
-        return [mb.identity(x=x)]
-    return list(mb.split(x=x, split_sizes=parts, axis=axis))
+    kept = [part for part in parts if part]
+    found = iter([mb.identity(x=x)] if len(kept) == 1 else mb.split(x=x, split_sizes=kept, axis=axis))
+    return [next(found) if part else None for part in parts]
 
 
 @lowers("Expand")

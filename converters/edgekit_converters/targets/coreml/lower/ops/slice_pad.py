@@ -25,6 +25,7 @@ from edgekit_converters.targets.coreml.lower.node import (
     on_int,
     reshaped,
 )
+from edgekit_converters.targets.coreml.lower.ops.arithmetic import floor_mod
 from edgekit_converters.targets.coreml.lower.ops.reduce import positions
 from edgekit_converters.targets.coreml.lower.ops.shape import take
 from edgekit_converters.targets.coreml.lower.registry import lowers
@@ -203,9 +204,9 @@ def _masked(x: Var, axis: int, low: Any, size: int, total: int, fill: Any) -> Va
 
 
 def _fed_pad(node: Node, mode: str) -> Var:
-    """Constant padding by amounts that are fed: a negative one moves the start inside."""
+    """Padding by amounts that are fed: a negative one moves the start inside."""
     x, result = node.var(0), node.result_shape()
-    if mode != "constant" or result is None:
+    if result is None:
         node.refuse("the pads must be constant", "requires_constant_input")
     fill: Any = np.float32(0) if is_float(x) else np.bool_(False) if is_bool(x) else np.int32(0)
     if node.has(2):
@@ -213,9 +214,25 @@ def _fed_pad(node: Node, mode: str) -> Var:
     half = node.shape(1)[0] // 2
     for axis, size in enumerate(node.shape()):
         low = _for_axis(node, 3, 1, axis, 0, half)
-        if low is not None:
+        if low is not None and mode == "constant":
             x = _masked(x, axis, low, size, result[axis], fill)
+        elif low is not None:
+            x = _fed_mirrored(x, axis, low, size, result[axis], mode)
     return x
+
+
+def _fed_mirrored(x: Var, axis: int, low: Var, size: int, total: int, mode: str) -> Var:
+    """`_mirrored` with a begin that is fed."""
+    places = mb.sub(x=np.arange(total, dtype=np.int32), y=low)
+    if mode == "edge" or (mode == "reflect" and size == 1):
+        places = mb.minimum(x=mb.maximum(x=places, y=np.int32(0)), y=np.int32(size - 1))
+    elif mode == "wrap":
+        places = floor_mod(places, np.int32(size))
+    else:
+        period = np.int32(2 * (size - 1))
+        folded = floor_mod(mb.abs(x=places), period)
+        places = mb.minimum(x=folded, y=mb.sub(x=period, y=folded))
+    return on_int(x, lambda v: mb.gather(x=v, indices=places, axis=axis))
 
 
 def _mirrored(size: int, low: int, high: int, mode: str) -> Array:
