@@ -132,6 +132,11 @@ def lift(ctx: Context, tensor: Tensor) -> Tensor:
     return ctx.reshape(tensor, (tensor.shape[0], 1, *tensor.shape[1:]))
 
 
+def lift_kernel(ctx: Context, tensor: Tensor) -> Tensor:
+    """(O, K, I) as a kernel of one row: (O, 1, K, I)."""
+    return ctx.reshape(tensor, (tensor.shape[0], 1, *tensor.shape[1:])) if tensor.rank == 3 else tensor
+
+
 def lifted(shape: Shape) -> Shape:
     """Shape of `lift`'s result."""
     return (shape[0], 1, *shape[1:]) if len(shape) == 3 else shape

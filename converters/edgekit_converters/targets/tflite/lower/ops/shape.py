@@ -47,7 +47,7 @@ def reshape(ctx: Context, node: ir.Node) -> None:
     if numbers is None:
         return ctx.set(node.outputs[0], _computed_reshape(ctx, node, ctx.tensor(value), target, allowed))
     shape = _wanted(numbers, ctx.shape(value), allowed)
-    if len(shape) == 2 and ctx.rank(value) > 2 and shape[0] == ctx.shape(value)[0] and None not in shape:
+    if len(shape) == 2 and ctx.rank(value) > 2 and shape[0] == ctx.shape(value)[0] and shape[1] is not None:
         node.outputs[0].shape = ir.Shape(shape)
         return ctx.flatten(node.outputs[0], value)
     tensor = ctx.tensor(value)
@@ -64,7 +64,7 @@ def flatten(ctx: Context, node: ir.Node) -> None:
     shape = ctx.shape(value)
     axis = parts.front(attr_int(node, "axis", 1), len(shape))
     wanted = tuple(_product(piece) for piece in (shape[:axis], shape[axis:]))
-    if axis == 1 and len(shape) > 2 and None not in wanted:
+    if axis == 1 and len(shape) > 2 and wanted[1] is not None:
         node.outputs[0].shape = ir.Shape(wanted)
         return ctx.flatten(node.outputs[0], value)
     tensor = ctx.tensor(value)
