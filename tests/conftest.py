@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import shutil
+import signal
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,6 +18,10 @@ from hypothesis import settings
 # Shared machines are slow at times: a slow example is no failure.
 settings.register_profile("edgekit", deadline=None)
 settings.load_profile("edgekit")
+
+# A shell that starts a job in the background has it ignore Ctrl-C, and children inherit that: tests that
+# interrupt a child would wait for ever. A handler of ours is not inherited; children get the default again.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 _SERVICES = {"mosquitto": ("mosquitto",), "chromium": ("chromium", "chromium-browser", "google-chrome")}
