@@ -120,6 +120,14 @@ class Builder:
         tensor = node.attributes.get("value")
         return self.const(written(node)) if tensor is None else self.tensor(tensor.as_tensor())
 
+    def const_int(self, number: int) -> ir.Value:
+        """An int64 constant of rank 0."""
+        return self.const(np.asarray(number, np.int64))
+
+    def zero_float(self) -> ir.Value:
+        """A float32 zero of shape (1,)."""
+        return self.const(np.zeros(1, np.float32))
+
     def scalar(self, number: float, like: ir.Value) -> ir.Value:
         """A constant of rank 0 with the type of `like`."""
         return self.const(np.asarray(number, numpy_dtype(like)))

@@ -7,7 +7,26 @@ the same numbers: tests run both forms in onnxruntime.
 
 from __future__ import annotations
 
-from edgekit_converters.hub.decompose import activations
+from edgekit_converters.hub.decompose import (
+    activations,
+    arithmetic,
+    blocks,
+    functions,
+    indexing,
+    linear,
+    normalizations,
+    reductions,
+)
 from edgekit_converters.hub.decompose.table import DECOMPOSITIONS
 
-__all__ = ["DECOMPOSITIONS", "activations"]
+__all__ = [
+    "DECOMPOSITIONS",
+    "activations",
+    "arithmetic",
+    "blocks",
+    "functions",
+    "indexing",
+    "linear",
+    "normalizations",
+    "reductions",
+]
