@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 
 from edgekit_converters.errors import Refusal
 from edgekit_converters.targets.tflite.lower import patterns
 from edgekit_converters.targets.tflite.lower.context import Context, Options
 from edgekit_converters.targets.tflite.lower.registry import rules
-from edgekit_converters.targets.tflite.lower.tensors import Quant, Shape, Spec, Tensor
+from edgekit_converters.targets.tflite.lower.tensors import Quant, Shape, Spec, Tensor, known
 from edgekit_converters.targets.tflite.lower.writer import Ports, serialise
 
 
@@ -71,11 +72,27 @@ def _lower_node(ctx: Context, node: ir.Node, found: Mapping[ir.Node, patterns.Ma
             remedy="use an onnx target for this model",
             code="unsupported_op",
         )
+    if _set_empty(ctx, node):
+        return
     match = found.get(node)
     if match is None:
         rule.lower(ctx, node)
     else:
         patterns.lower(ctx, node, rule, match)
+
+
+def _set_empty(ctx: Context, node: ir.Node) -> bool:
+    """Outputs that are known to have no elements are constants; whether all of the node's are.
+
+    LiteRT cannot hand out an empty tensor whose shape a kernel computes.
+    """
+    outputs = [out for out in node.outputs if out.name]
+    shapes = [known(ctx.shape(out)) if out.shape is not None else None for out in outputs]
+    if any(shape is None or 0 not in shape for shape in shapes):
+        return False
+    for out, shape in zip(outputs, shapes, strict=True):
+        ctx.set(out, ctx.const(np.zeros(shape or (), ctx.dtype(out).numpy())))
+    return True
 
 
 def _inputs(ctx: Context, model: ir.Model) -> list[tuple[Port, Tensor]]:
@@ -135,8 +152,9 @@ def _copied(ctx: Context, tensor: Tensor) -> Tensor:
     if sum(size is None for size in tensor.shape) > 1:
         shape = ctx.emit("SHAPE", [tensor], Spec((len(tensor.shape),), ir.DataType.INT32), outType=2)
         return ctx.emit("RESHAPE", [tensor, shape], tensor.spec())
-    if tensor.shape == (0,):  # RESHAPE takes [0] for a scalar
-        return ctx.emit("SLICE", [tensor, ctx.ints([0]), ctx.ints([0])], tensor.spec())
+    shape = known(tensor.shape)
+    if shape is not None and 0 in shape:  # RESHAPE takes [0] for a scalar, and leaves no data to hand out
+        return ctx.emit("SLICE", [tensor, ctx.ints([0] * len(shape)), ctx.ints(shape)], tensor.spec())
     sizes = [-1 if size is None else size for size in tensor.shape]
     return ctx.emit("RESHAPE", [tensor, ctx.ints(sizes)], tensor.spec(), newShape=sizes)
 
