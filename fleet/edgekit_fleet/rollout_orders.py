@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from edgekit.contract import Contract
 from edgekit.documents import Desired, Envelope, ProbePolicy, Reported, SlotDesire, TruthProbes
-from edgekit.errors import RefusedError
+from edgekit.errors import PlanError, RefusedError
 from edgekit.package import Manifest
 from edgekit.select import VariantEntry, choose_variant
 from edgekit.wire import Fields
@@ -29,19 +29,22 @@ from edgekit_fleet.releases import signed_release, stored_manifest
 from edgekit_fleet.rollout.plan import Plan, default_plan, plan_from_dict
 from edgekit_fleet.rollout.rings import Candidate, choose_members
 from edgekit_fleet.rollout.states import MemberStep, RingState, RolloutState, check_move
+from edgekit_fleet.rollout.unmatched import Unmatched, unmatched
 from edgekit_fleet.rollouts import LIVE, get_rollout, members_of, rings_of, touch
 from edgekit_fleet.slots import current_probes, get_slot
 
 
 @dataclass(frozen=True, kw_only=True)
 class StartOrder:
-    """A rollout to start. `plan` is the parsed plan file, None for the default plan."""
+    """A rollout to start. `plan` is the parsed plan file, None for the default plan; `allow_empty` lets a
+    ring select devices that are not enrolled yet."""
 
     release: str
     slot: str
     plan: Mapping[str, Any] | None = None
     plan_file: str = "plan"
     allow_unverified: bool = False
+    allow_empty: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +72,7 @@ def prepare(fleet: Fleet, session: Session, order: StartOrder) -> Prepared:
         UnknownNameError: no such release or slot.
         RefusedError: not signed, invalidated, or another contract than the slot's.
         StorageError: the stored package is missing or damaged.
-        PlanError: a plan that cannot work.
+        PlanError: a plan that cannot work, or (unless `allow_empty`) a ring that selects no device.
     """
     slot = get_slot(session, order.slot)
     release = signed_release(session, order.release)
@@ -81,7 +84,21 @@ def prepare(fleet: Fleet, session: Session, order: StartOrder) -> Prepared:
         if order.plan is not None
         else default_plan(truth_probes=truth is not None)
     )
+    found = missing_names(session, plan)
+    if found.empty and not order.allow_empty:
+        raise PlanError(
+            "; ".join(found.warnings),
+            where=f"{order.plan_file}: ring[{found.empty[0]}].select",
+            remedy="mend the name, or give --allow-empty if its devices will be enrolled later",
+            code="empty_ring",
+        )
     return Prepared(release=release, manifest=manifest, plan=plan, truth=truth)
+
+
+def missing_names(session: Session, plan: Plan) -> Unmatched:
+    """What the plan names and today's fleet does not have."""
+    rows = session.scalars(select(DeviceRow).order_by(DeviceRow.id))
+    return unmatched(plan, [Candidate(device=row.id, facts=facts_of(row)) for row in rows])
 
 
 def start(fleet: Fleet, session: Session, order: StartOrder, *, actor: str) -> RolloutRow:
@@ -245,6 +262,7 @@ def preview(fleet: Fleet, session: Session, order: StartOrder) -> dict[str, Any]
         "rings": rings,
         "unassigned": sorted(set(variants) - taken),
         "excluded": excluded,
+        "warnings": list(missing_names(session, prepared.plan).warnings),
         "timers": prepared.plan.timers.to_dict(),
     }
 

@@ -7,9 +7,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from edgekit.errors import UnavailableError
+from edgekit.errors import EdgekitError, OperationTimeout, UnavailableError
+from edgekit_fleet.cli import rollout_calls
 from edgekit_fleet.cli.rollout_calls import follow
 from edgekit_fleet.cli.rollout_tree import age, rollout_tree
+from edgekit_fleet.cli.rollout_watch import wait
+from edgekit_fleet.client import FleetClient
 from tests.fleet.rollout_cli import RolloutCli
 from tests.fleet.rollout_sim import installed, plan, sim
 from tests.simulators.sim_device import Behaviour, always
@@ -149,19 +152,23 @@ def test_a_waiting_command_survives_a_service_that_restarts(monkeypatch: pytest.
     answers: list[object] = [
         {"state": "running", "pause": None},
         UnavailableError("down"),
-        UnavailableError("down"),
+        OperationTimeout("frozen"),
         {"state": "completed", "pause": None},
     ]
+    times = iter([0.0, 0.0, 0.5, 1.0, 1.5, 2.0, 3.0])
     monkeypatch.setattr("edgekit_fleet.cli.rollout_calls.time.sleep", lambda seconds: None)
 
     def fetch() -> dict[str, object]:
         answer = answers.pop(0)
-        if isinstance(answer, UnavailableError):
+        if isinstance(answer, EdgekitError):
             raise answer
         assert isinstance(answer, dict)
         return answer
 
-    assert [d["state"] for d in follow(fetch, every=0.1, until=None)] == ["running", "completed"]
+    told: list[float | None] = []
+    found = follow(fetch, every=0.1, until=None, clock=lambda: float(next(times)), away=told.append)
+    assert [d["state"] for d in found] == ["running", "completed"]
+    assert told == [1.0, 2.0, None], "for how long it was away, and that it is back"
 
 
 def test_a_service_that_stays_away_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,6 +180,100 @@ def test_a_service_that_stays_away_is_an_error(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("edgekit_fleet.cli.rollout_calls.time.sleep", lambda seconds: None)
     with pytest.raises(UnavailableError):
         list(follow(fetch, every=0.1, until=None, clock=lambda: float(next(times))))
+
+
+def test_a_watcher_is_told_that_the_service_is_away_and_finds_it_on_its_new_port(
+    sim: SimFleet, cli: RolloutCli, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sim.add_devices(3)
+    rollout = sim.start(sim.add_release("1.0.0"), plan(gates=[]))
+    opened = rollout_calls.open_client
+    dead, times = FleetClient("http://127.0.0.1:9", "x"), iter([True, False])
+
+    def reopened(url: str | None, home: Path) -> FleetClient:
+        """The first look finds the port where nobody is any more, the second the service's new one."""
+        if next(times, False):
+            raise UnavailableError("no service runs on this home", code="service_down")
+        return opened(url, home)
+
+    with dead, rollout_calls.looking(dead, None, sim.home.path, rollout) as look:
+        monkeypatch.setattr(rollout_calls, "open_client", reopened)
+        wait(look, as_json=False, until=None)
+    said = capsys.readouterr()
+    assert said.err.splitlines() == [
+        "the service does not answer; waiting for it",
+        "the service answers again",
+    ]
+    assert "completed" in said.out
+
+
+def test_the_tree_says_that_it_is_old_while_the_service_is_away(sim: SimFleet) -> None:
+    sim.add_devices(3)
+    rollout = sim.start(sim.add_release("1.0.0"), plan(gates=[]))
+    console = Console(record=True, width=200)
+    console.print(rollout_tree(sim.state(rollout), now=sim.clock.now(), away=12.0))
+    assert "the service does not answer since 12s" in console.export_text()
+
+
+NAMED = """\
+[[ring]]
+name = "canary"
+select = {select}
+soak = "4s"
+[[ring]]
+name = "rest"
+soak = "4s"
+"""
+
+
+def named_plan(folder: Path, select: str) -> str:
+    path = folder / "plan.toml"
+    path.write_text(NAMED.replace("{select}", select), encoding="utf-8")
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("select", "told"),
+    [
+        ('{ devices = ["d-0000", "d-000x"] }', "there is no device 'd-000x'; did you mean d-000"),
+        ('{ labels = { shop = "00" } }', "no device has the label shop=00; did you mean 0?"),
+        ('{ labels = { shopp = "0" } }', "no device has a label 'shopp'; did you mean shop?"),
+    ],
+)
+def test_a_name_in_the_plan_that_nobody_has_is_warned_of(
+    sim: SimFleet, cli: RolloutCli, tmp_path: Path, select: str, told: str
+) -> None:
+    sim.add_devices(6)
+    release = sim.add_release("1.0.0")
+    where = ("--slot", "digits", "--plan", named_plan(tmp_path, select), "--allow-empty")
+    for words in (("plan", release, *where), ("start", release, *where)):
+        result = cli.run(*words)
+        assert result.exception is None
+        assert f"warning: ring canary: {told}" in result.output
+
+
+@pytest.mark.parametrize("verb", ["plan", "start"])
+@pytest.mark.parametrize(
+    "select", ['{ devices = ["d-000x"] }', '{ labels = { shop = "77" } }', '{ query = "hardware=rpi9*" }']
+)
+def test_a_ring_that_selects_no_device_at_all_is_refused(
+    sim: SimFleet, cli: RolloutCli, tmp_path: Path, select: str, verb: str
+) -> None:
+    sim.add_devices(6)
+    release, place = sim.add_release("1.0.0"), named_plan(tmp_path, select)
+    result = cli.run(verb, release, "--slot", "digits", "--plan", place)
+    assert isinstance(result.exception, EdgekitError)
+    assert (result.exception.exit_code, result.exception.code) == (2, "empty_ring")
+    assert result.exception.where == f"{place}: ring[0].select"
+    assert "--allow-empty" in (result.exception.remedy or "")
+    assert not cli.run("list").output, "nothing was started"
+
+
+def test_a_share_of_a_fleet_that_is_still_empty_may_be_planned(
+    sim: SimFleet, cli: RolloutCli, tmp_path: Path
+) -> None:
+    release = sim.add_release("1.0.0")
+    assert cli.run("plan", release, "--slot", "digits", "--plan", quick_plan(tmp_path)).exception is None
 
 
 def test_ages_are_short() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -29,6 +30,25 @@ _url_option = click.option(
 def _connection(command: F) -> F:
     """The options every command has: which fleet, and whether to print JSON."""
     for option in (json_option, _url_option, home_option):
+        command = option(command)
+    return command
+
+
+def _target_options(command: F) -> F:
+    """What a rollout to start, or to show the plan of, is."""
+    for option in (
+        click.option(
+            "--allow-empty", is_flag=True, help="Let a ring select devices that are not enrolled yet."
+        ),
+        click.option(
+            "--allow-unverified", is_flag=True, help="Also give out variants whose verdict is unverified."
+        ),
+        click.option(
+            "--plan", type=click.Path(path_type=Path), help="Plan file (default: canary 10 %, half, rest)."
+        ),
+        click.option("--slot", required=True, help="Slot that shall run it."),
+        click.argument("release", metavar="NAME@VERSION"),
+    ):
         command = option(command)
     return command
 
@@ -72,10 +92,7 @@ def _plan_text(plan: Path | None) -> dict[str, Any]:
 
 
 @rollout.command("start")
-@click.argument("release", metavar="NAME@VERSION")
-@click.option("--slot", required=True, help="Slot that shall run it.")
-@click.option("--plan", type=click.Path(path_type=Path), help="Plan file (default: canary 10 %, half, rest).")
-@click.option("--allow-unverified", is_flag=True, help="Also give out variants whose verdict is unverified.")
+@_target_options
 @click.option("--wait", is_flag=True, help="Wait until it has ended or is held.")
 @click.option("--timeout", type=float, metavar="SECONDS", help="With --wait: wait no longer; exit code 4.")
 @dry_run_option
@@ -85,6 +102,7 @@ def start(
     slot: str,
     plan: Path | None,
     allow_unverified: bool,
+    allow_empty: bool,
     wait: bool,
     timeout: float | None,
     dry_run: bool,
@@ -100,6 +118,7 @@ def start(
         "release": release,
         "slot": slot,
         "allow_unverified": allow_unverified,
+        "allow_empty": allow_empty,
         "dry_run": dry_run,
     }
     with _client(url, home) as client:
@@ -112,42 +131,24 @@ def start(
             return
         if not as_json:
             click.echo(_started(document))
-        _wait(client, document["id"], as_json=as_json, timeout=timeout)
+        _follow(client, url, home, document["id"], as_json=as_json, timeout=timeout)
 
 
 def _started(document: Json) -> str:
     rings = ", ".join(ring["name"] for ring in document["rings"])
-    return f"rollout {document['id']} of {document['release']} started: {rings}"
-
-
-def _wait(client: FleetClient, rollout: str, *, as_json: bool, timeout: float | None) -> None:
-    from edgekit_fleet.cli.rollout_calls import demand_good_end, follow
-    from edgekit_fleet.cli.rollout_tree import changes
-
-    until = time.monotonic() + timeout if timeout is not None else None
-    before: Json | None = None
-    for document in follow(lambda: client.get(f"/v1/rollouts/{rollout}"), every=0.5, until=until):
-        if not as_json:
-            for line in changes(before, document):
-                click.echo(line)
-        before = document
-    assert before is not None
-    if as_json:
-        print_json(before)
-    demand_good_end(before)
+    lines = [f"rollout {document['id']} of {document['release']} started: {rings}"]
+    return "\n".join([*lines, *(f"warning: {text}" for text in document["warnings"])])
 
 
 @rollout.command("plan")
-@click.argument("release", metavar="NAME@VERSION")
-@click.option("--slot", required=True, help="Slot that shall run it.")
-@click.option("--plan", type=click.Path(path_type=Path), help="Plan file (default: canary 10 %, half, rest).")
-@click.option("--allow-unverified", is_flag=True, help="Also give out variants whose verdict is unverified.")
+@_target_options
 @_connection
 def plan_command(
     release: str,
     slot: str,
     plan: Path | None,
     allow_unverified: bool,
+    allow_empty: bool,
     url: str | None,
     home: Path,
     as_json: bool,
@@ -158,6 +159,7 @@ def plan_command(
         "release": release,
         "slot": slot,
         "allow_unverified": allow_unverified,
+        "allow_empty": allow_empty,
         "dry_run": True,
     }
     with _client(url, home) as client:
@@ -167,6 +169,8 @@ def plan_command(
 
 def _print_preview(document: Json) -> None:
     click.echo(f"{document['release']} in slot {document['slot']}: {document['devices']} devices")
+    for text in document["warnings"]:
+        click.echo(f"warning: {text}")
     for index, ring in enumerate(document["rings"]):
         names = [f"{member['device']} ({member['variant']})" for member in ring["members"]]
         shown = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
@@ -204,30 +208,29 @@ def list_command(slot: str | None, url: str | None, home: Path, as_json: bool) -
 @_connection
 def watch(rollout_id: str, timeout: float | None, url: str | None, home: Path, as_json: bool) -> None:
     """Draw a rollout live until it ends or is held; plain lines where there is no terminal."""
-    from rich.console import Console
-
-    console = Console()
     with _client(url, home) as client:
-        if as_json or not console.is_terminal:
-            _wait(client, rollout_id, as_json=as_json, timeout=timeout)
-            return
-        _draw(client, rollout_id, console, timeout)
+        _follow(client, url, home, rollout_id, as_json=as_json, timeout=timeout, live=True)
 
 
-def _draw(client: FleetClient, rollout_id: str, console: Any, timeout: float | None) -> None:
-    from rich.live import Live
-
-    from edgekit_fleet.cli.rollout_calls import demand_good_end, follow
-    from edgekit_fleet.cli.rollout_tree import rollout_tree
+def _follow(
+    client: FleetClient,
+    url: str | None,
+    home: Path,
+    rollout_id: str,
+    *,
+    as_json: bool,
+    timeout: float | None,
+    live: bool = False,
+) -> None:
+    from edgekit_fleet.cli.rollout_calls import looking
+    from edgekit_fleet.cli.rollout_watch import draw, wait
 
     until = time.monotonic() + timeout if timeout is not None else None
-    last: Json | None = None
-    with Live(console=console, auto_refresh=False) as live:
-        for document in follow(lambda: client.get(f"/v1/rollouts/{rollout_id}"), every=0.5, until=until):
-            live.update(rollout_tree(document, now=time.time()), refresh=True)
-            last = document
-    assert last is not None
-    demand_good_end(last)
+    with looking(client, url, home, rollout_id) as look:
+        if live and not as_json and sys.stdout.isatty():
+            draw(look, until=until)
+        else:
+            wait(look, as_json=as_json, until=until)
 
 
 @rollout.command("status")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -38,28 +39,63 @@ def open_client(url: str | None, home: Path) -> FleetClient:
     return FleetClient(url, operator_token(home))
 
 
+@contextlib.contextmanager
+def looking(client: FleetClient, url: str | None, home: Path, rollout: str) -> Iterator[Callable[[], Json]]:
+    """A function that looks at a rollout; where no address was given it finds a service of the home that
+    comes back on another port. The client stays the caller's."""
+    with contextlib.ExitStack() as stack:
+        now = client
+
+        def look() -> Json:
+            nonlocal now
+            path = f"/v1/rollouts/{rollout}"
+            try:
+                found: Json = now.get(path)
+            except UnavailableError:
+                if url is not None:
+                    raise
+                now = stack.enter_context(open_client(None, home))
+                found = now.get(path)
+            return found
+
+        yield look
+
+
 def follow(
     fetch: Callable[[], Json],
     *,
     every: float,
     until: float | None,
     clock: Callable[[], float] = time.monotonic,
+    away: Callable[[float | None], None] = lambda seconds: None,
 ) -> Iterator[Json]:
     """The rollout again and again until it has ended or is held; a service that restarts is waited for.
 
+    Args:
+        fetch: looks at it.
+        every: seconds between two looks.
+        until: monotonic seconds, None for no end.
+        clock: monotonic seconds.
+        away: told after each look without an answer for how many seconds there was none, and None
+            once there is one again.
+
     Raises:
-        OperationTimeout: `until` (monotonic seconds) has passed; the rollout goes on.
+        OperationTimeout: `until` has passed; the rollout goes on.
         UnavailableError: the service stays away for a minute.
     """
-    reached = clock()
+    reached, missed = clock(), False
     while True:
         try:
             document = fetch()
-        except UnavailableError:
+        except (UnavailableError, OperationTimeout):
             if clock() - reached > _PATIENCE:
                 raise
+            away(clock() - reached)
+            missed = True
         else:
-            reached = clock()
+            if missed:
+                away(None)
+            reached, missed = clock(), False
             yield document
             if settled(document):
                 return

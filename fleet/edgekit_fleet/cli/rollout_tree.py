@@ -33,8 +33,9 @@ _BAD_STEPS = ("failed", "reverted", "rejected", "timed_out")
 _SHOWN = 8
 
 
-def rollout_tree(document: Json, *, now: float) -> Tree:
-    """The whole rollout: rings, their gates, and the devices that need a look."""
+def rollout_tree(document: Json, *, now: float, away: float | None = None) -> Tree:
+    """The whole rollout: rings, their gates, and the devices that need a look; `away` is for how many
+    seconds the service has not answered."""
     tree = Tree(_head(document, now))
     for ring in document["rings"]:
         branch = tree.add(_ring_line(ring, now))
@@ -47,6 +48,8 @@ def rollout_tree(document: Json, *, now: float) -> Tree:
         tree.add(f"{_marked('rolling_back')} back: {back['good']}/{back['members']} devices{_offline(back)}")
     if document["reason"]:
         tree.add(f"[dim]{escape(document['reason'])}[/dim]")
+    if away is not None:
+        tree.add(f"[yellow]the service does not answer since {age(away)}; this is the last it said[/yellow]")
     return tree
 
 

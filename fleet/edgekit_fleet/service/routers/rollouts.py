@@ -15,6 +15,7 @@ from edgekit_fleet.rollout_orders import (
     StartOrder,
     abort,
     begin_rollback,
+    missing_names,
     pause,
     preview,
     promote,
@@ -23,7 +24,7 @@ from edgekit_fleet.rollout_orders import (
 )
 from edgekit_fleet.rollout_replay import replay_rollout
 from edgekit_fleet.rollout_view import explain, full, summary
-from edgekit_fleet.rollouts import get_rollout, list_rollouts
+from edgekit_fleet.rollouts import get_rollout, list_rollouts, plan_of
 from edgekit_fleet.service.auth import OPERATOR, operator
 from edgekit_fleet.service.body import json_body
 
@@ -87,8 +88,9 @@ def _add_orders(router: APIRouter, fleet: Fleet, events: EventBus, wake: Callabl
             with fleet.database.read() as session:
                 return preview(fleet, session, order)
         with fleet.database.write() as session:
-            name = start(fleet, session, order, actor=OPERATOR).id
-        return done(name)
+            row = start(fleet, session, order, actor=OPERATOR)
+            name, warnings = row.id, list(missing_names(session, plan_of(row)).warnings)
+        return {**done(name), "warnings": warnings}
 
     @router.post("/{rollout}/{verb}")
     def ordered(rollout: str, verb: str, body: Given) -> Json:
@@ -123,6 +125,7 @@ def _order(body: Json) -> StartOrder:
         plan=plan,
         plan_file=_text(body, "plan_file") or "plan",
         allow_unverified=body.get("allow_unverified") is True,
+        allow_empty=body.get("allow_empty") is True,
     )
 
 
