@@ -7,6 +7,8 @@ computes is *emulated*: Apple's runtime is never involved.
 
 from __future__ import annotations
 
+from edgekit_converters.targets.coreml.evaluate.check import Violation, check
 from edgekit_converters.targets.coreml.evaluate.evaluator import Evaluator
+from edgekit_converters.targets.coreml.evaluate.load import load
 
-__all__ = ["Evaluator"]
+__all__ = ["Evaluator", "Violation", "check", "load"]

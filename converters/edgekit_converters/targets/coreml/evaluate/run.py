@@ -119,7 +119,7 @@ class Runner:
 
     def _give(self, op: _Op, value: Value, found: Any) -> Any:
         """The result as it is kept, once it is what the package declares."""
-        if value.dtype in ("list", "dict", "string") or isinstance(found, list | str):
+        if value.dtype in ("list", "dict", "string") or op.step.kind == "classify" or isinstance(found, list):
             return found
         array = np.asarray(found)
         kept = stored(value.dtype, self._precision)

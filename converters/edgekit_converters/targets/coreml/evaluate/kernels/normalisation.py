@@ -8,7 +8,6 @@ from edgekit_converters.targets.coreml.evaluate.kernels.registry import (
     Array,
     axes_of,
     kernel,
-    undefined,
     wide,
 )
 
@@ -73,11 +72,9 @@ def _l2_norm(x: Array, epsilon: Array) -> Array:
 
 @kernel("local_response_norm")
 def _local_response_norm(x: Array, size: Array, alpha: Array, beta: Array, k: Array) -> Array:
-    """Over `size` channels around each one."""
+    """Over `size` channels around each one; of an even size the larger half lies before, as in PyTorch."""
     width = int(size)
-    if width % 2 == 0:
-        raise undefined("local_response_norm", f"an even size ({width}) has no middle")
-    padding = [(0, 0), (width // 2, width // 2)] + [(0, 0)] * (x.ndim - 2)
+    padding = [(0, 0), (width // 2, (width - 1) // 2)] + [(0, 0)] * (x.ndim - 2)
     squares = np.pad(np.square(x), padding)
     total = np.zeros_like(x)
     for i in range(width):
