@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,7 @@ from edgekit_converters.targets.tflite.lower import patterns
 from edgekit_converters.targets.tflite.lower.context import Context, Options
 from edgekit_converters.targets.tflite.lower.registry import rules
 from edgekit_converters.targets.tflite.lower.tensors import Quant, Shape, Spec, Tensor, known
-from edgekit_converters.targets.tflite.lower.writer import Ports, serialise
+from edgekit_converters.targets.tflite.lower.writer import Ports, check_size, serialise, type_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,11 +33,22 @@ class Port:
 class Lowered:
     """The file and what is known of it."""
 
-    data: bytes
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     facts: Mapping[str, Any]
     min_runtime: str
+    pieces: Callable[[], Iterator[bytes | memoryview]]
+
+    @cached_property
+    def data(self) -> bytes:
+        """The file in memory."""
+        return b"".join(self.pieces())
+
+    def write(self, path: Path) -> None:
+        """The file on disk; at no time is more than one weight in memory twice."""
+        with path.open("wb") as file:
+            for piece in self.pieces():
+                file.write(piece)
 
 
 def lower(model: ir.Model, *, options: Options | None = None) -> Lowered:
@@ -55,11 +68,12 @@ def lower(model: ir.Model, *, options: Options | None = None) -> Lowered:
         tuple((port.name, tensor.index) for port, tensor in inputs),
         tuple((port.name, tensor.index) for port, tensor in outputs),
     )
+    check_size(ctx.graph)
     return Lowered(
-        data=serialise(ctx.graph, ports),
+        pieces=lambda: serialise(ctx.graph, ports),
         inputs=tuple(port for port, _ in inputs),
         outputs=tuple(port for port, _ in outputs),
-        facts=_facts(ctx),
+        facts=_facts(ctx, inputs, outputs),
         min_runtime=ctx.graph.min_runtime(),
     )
 
@@ -152,18 +166,24 @@ def _copied(ctx: Context, tensor: Tensor) -> Tensor:
     if sum(size is None for size in tensor.shape) > 1:
         shape = ctx.emit("SHAPE", [tensor], Spec((len(tensor.shape),), ir.DataType.INT32), outType=2)
         return ctx.emit("RESHAPE", [tensor, shape], tensor.spec())
-    shape = known(tensor.shape)
-    if shape is not None and 0 in shape:  # RESHAPE takes [0] for a scalar, and leaves no data to hand out
-        return ctx.emit("SLICE", [tensor, ctx.ints([0] * len(shape)), ctx.ints(shape)], tensor.spec())
+    whole = known(tensor.shape)
+    if whole is not None and 0 in whole:  # RESHAPE takes [0] for a scalar, and leaves no data to hand out
+        return ctx.emit("SLICE", [tensor, ctx.ints([0] * len(whole)), ctx.ints(whole)], tensor.spec())
     sizes = [-1 if size is None else size for size in tensor.shape]
     return ctx.emit("RESHAPE", [tensor, ctx.ints(sizes)], tensor.spec(), newShape=sizes)
 
 
-def _facts(ctx: Context) -> dict[str, Any]:
+def _facts(
+    ctx: Context, inputs: list[tuple[Port, Tensor]], outputs: list[tuple[Port, Tensor]]
+) -> dict[str, Any]:
     return {
         "ops": dict(sorted(ctx.graph.counts.items())),
         "op_count": len(ctx.graph.operators),
         "transposes": ctx.transposes,
-        "integer_ops": ctx.integer_ops,
-        "fp16_weights": ctx.halves,
+        "int8_op_ratio": round(ctx.graph.integer_operators() / max(1, len(ctx.graph.operators)), 3),
+        "int8_weights": ctx.graph.constants_of(ir.DataType.INT8),
+        "int4_weights": ctx.graph.constants_of(ir.DataType.INT4),
+        "fp16_weights": ctx.graph.constants_of(ir.DataType.FLOAT16),
+        "input_types": [type_name(port.dtype) for port, _ in inputs],
+        "output_types": [type_name(port.dtype) for port, _ in outputs],
     }
