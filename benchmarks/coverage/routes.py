@@ -16,9 +16,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 
-from benchmarks.coverage.suite import Arrays
-
-Runner = Callable[[Arrays], Arrays]
+from benchmarks.coverage.suite import Arrays, Runner
 
 
 def original(model: onnx.ModelProto) -> Runner:
@@ -40,9 +38,9 @@ def tflite(model: onnx.ModelProto) -> Runner:
     from ai_edge_litert.interpreter import Interpreter
 
     from edgekit_converters import hub
-    from edgekit_converters.targets.tflite.lower import lower
+    from edgekit_converters.targets.tflite.lower import SUPPORTED, lower
 
-    lowered = lower(hub.canonical(model, where="model").model)
+    lowered = lower(hub.legalise(hub.canonical(model, where="model").model, SUPPORTED))
     interpreter = Interpreter(model_content=lowered.data, num_threads=1)
     signature = interpreter.get_signature_runner()
 
