@@ -4,8 +4,9 @@
    input and output is known, and its weight is constant.
 2. A Relu or Clip after an op that merges activations makes the tensor between them an inner one: it
    is never quantized, so rounding happens once.
-3. Concatenations straight to an output whose inputs differ much in range (boxes beside scores) stay
-   float, see `heads`; movers and elementwise ops with no integer neighbour stay float too.
+3. A Relu or Clip behind a float op stays float with it. Concatenations straight to an output whose
+   inputs differ much in range (boxes beside scores) stay float, see `heads`; movers and elementwise ops
+   with no integer neighbour stay float too.
 4. Tensors that the rules bind to one scale form a group; its grid covers the union of their ranges.
    An input that cannot join goes over to the group's grid at the op's entry.
 
@@ -23,7 +24,16 @@ from edgekit.rules import OpRule, Rules
 from edgekit_converters.quantize import heads
 from edgekit_converters.quantize.grids import Grid, activation_grid
 from edgekit_converters.quantize.groups import Groups, Kind
-from edgekit_converters.quantize.roles import ACTIVATIONS, MOVERS, WEIGHTED, array, is_float, number, roles
+from edgekit_converters.quantize.roles import (
+    ACTIVATIONS,
+    MOVERS,
+    WEIGHTED,
+    array,
+    integers,
+    is_float,
+    number,
+    roles,
+)
 
 _TYPES = {"int8": ("int8", "uint8"), "int16x8": ("int16",)}
 FLOAT = "float32"
@@ -50,16 +60,25 @@ class Assignment:
 
 
 def assign(
-    graph: ir.Graph, ranges: Ranges, rules: Rules, kind: str, overrides: Mapping[str, str] | None = None
+    graph: ir.Graph,
+    ranges: Ranges,
+    rules: Rules,
+    kind: str,
+    overrides: Mapping[str, str] | None = None,
+    *,
+    finer: bool = False,
 ) -> Assignment:
-    """Decide for activation type `kind`; `overrides` gives single nodes another type or ``float32``."""
+    """Decide for activation type `kind`; `overrides` gives single nodes another type or ``float32``.
+
+    Where the rules have several entries for an op and type, the first counts, with `finer` the last.
+    """
     nodes = list(graph)
     split = heads.shared_scale_concats(graph, ranges) if kind in ("int8", "uint8") else ()
     kinds = {**dict.fromkeys(split, FLOAT), **(overrides or {})}
     chosen: dict[str, OpRule] = {}
     left: dict[str, str] = {}
     for node in nodes:
-        found = _choose(node, ranges, rules, kinds.get(key(node), kind))
+        found = _choose(node, ranges, rules, kinds.get(key(node), kind), finer)
         if isinstance(found, str):
             left[key(node)] = found
         else:
@@ -67,6 +86,7 @@ def assign(
     inner, tails = _merges(nodes, chosen, ranges)
     chosen |= tails
     left = {name: why for name, why in left.items() if name not in tails}
+    _follow_floats(nodes, chosen, left)
     _drop_isolated(nodes, chosen, inner, left)
     inner = {name for name in inner if name in chosen}
     grids, entries = _grids(graph, nodes, chosen, inner, ranges)
@@ -98,12 +118,13 @@ def kind_of(rule: OpRule) -> Kind:
     )
 
 
-def _choose(node: ir.Node, ranges: Ranges, rules: Rules, kind: str) -> OpRule | str:
+def _choose(node: ir.Node, ranges: Ranges, rules: Rules, kind: str, finer: bool) -> OpRule | str:
     if kind == FLOAT:
         return "kept_float"
-    rule = rules.rule(node.op_type, kind) if not node.domain else None
-    if rule is None:
+    fitting = [item for item in rules.ops if node.op_type in item.ops and kind in item.activations]
+    if not fitting or node.domain:
         return "no_rule"
+    rule = fitting[-1 if finer else 0]
     found = roles(node)
     if not found.data:
         return "no_float_input"
@@ -111,6 +132,8 @@ def _choose(node: ir.Node, ranges: Ranges, rules: Rules, kind: str) -> OpRule | 
         return "weight_not_constant"
     if found.weight is not None and "int8" not in rule.weights:
         return "no_rule"
+    if node.op_type == "AveragePool" and any(item != 1 for item in integers(node, "dilations")):
+        return "dilated_pool"
     if node.op_type == "Gemm" and (number(node, "alpha", 1) != 1 or number(node, "beta", 1) != 1):
         return "scaled_gemm"
     tensors = [node.inputs[i] for i in found.data] + [item for item in node.outputs if is_float(item)]
@@ -151,6 +174,17 @@ def _plain(node: ir.Node) -> bool:
         return False
     found = tuple(float(item.numpy()) for item in bounds if item is not None)
     return found in ((0.0, 6.0), (-1.0, 1.0), (0.0,))
+
+
+def _follow_floats(nodes: Sequence[ir.Node], chosen: dict[str, OpRule], left: dict[str, str]) -> None:
+    """An activation behind a float op is computed before the rounding, not after it."""
+    for node in nodes:
+        if key(node) not in left or len(node.outputs) != 1 or node.outputs[0].is_graph_output():
+            continue
+        readers = node.outputs[0].consumers()
+        if len(readers) == 1 and readers[0].op_type in ACTIVATIONS and key(readers[0]) in chosen:
+            del chosen[key(readers[0])]
+            left[key(readers[0])] = "follows_float"
 
 
 def _drop_isolated(

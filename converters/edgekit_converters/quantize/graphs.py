@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 
-from edgekit_converters.quantize.roles import array
+from edgekit_converters.quantize.roles import WEIGHTED, array, integer
 
 
 def clone(model: ir.Model) -> ir.Model:
@@ -48,3 +49,28 @@ def constant(value: ir.Value | None) -> Any:
     found = array(value)
     assert found is not None
     return found.numpy()
+
+
+def weight_sizes(graph: ir.Graph) -> dict[str, int]:
+    """Elements of the constant weight by weighted op, named by its first output."""
+    return {
+        str(node.outputs[0].name): int(constant(node.inputs[1]).size)
+        for node in graph
+        if node.op_type in WEIGHTED and array(node.inputs[1]) is not None
+    }
+
+
+def multiplications(graph: ir.Graph) -> dict[str, int]:
+    """Multiplications of one sample by weighted op; unknown sizes count as one."""
+    found = {}
+    for node in graph:
+        if node.op_type not in WEIGHTED or array(node.inputs[1]) is None:
+            continue
+        shape = node.outputs[0].shape
+        places = [size for size in (shape or ())[1:] if isinstance(size, int)]
+        weight = constant(node.inputs[1]).shape
+        each = int(np.prod(weight[1:])) if node.op_type.startswith("Conv") else int(weight[-2])
+        if node.op_type == "Gemm" and integer(node, "transB", 0):
+            each = int(weight[1])
+        found[str(node.outputs[0].name)] = each * int(np.prod(places, dtype=np.int64))
+    return found

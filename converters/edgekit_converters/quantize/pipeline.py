@@ -1,86 +1,267 @@
-"""From the float hub to a target's QDQ graph: legalise, ranges, corrections, pairs, and the facts of it.
+"""From the float hub to a target's QDQ graph: legalise, ranges, corrections, pairs, rescue, and the facts.
 
-What each step decides lives in its own module; here they are put in order. Nothing here runs the
-target's own runtime: the verdict does that.
+What each step decides lives in its own module; here they are put in order and given what they measure
+with. Nothing here runs the target's own runtime: the verdict does that. While recipes are compared
+the QDQ graph runs optimized (integer kernels, many times faster); the facts come from the emulation.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 
 from edgekit.rules import Rules
 from edgekit_converters.errors import Refusal
-from edgekit_converters.quantize import affine, qdq
-from edgekit_converters.quantize.assign import activation_type, assign, key
-from edgekit_converters.quantize.graphs import clone
+from edgekit_converters.npz import load_arrays
+from edgekit_converters.quantize import affine, analysis, calibration, equalize, qdq
+from edgekit_converters.quantize.assign import Assignment, activation_type, assign, key
+from edgekit_converters.quantize.emulate import result_names
+from edgekit_converters.quantize.graphs import clone, multiplications, weight_sizes
+from edgekit_converters.quantize.ranges import METHODS
 from edgekit_converters.quantize.ranges import ranges as ranges_by
-from edgekit_converters.quantize.roles import WEIGHTED
-from edgekit_converters.quantize.statistics import load
+from edgekit_converters.quantize.rescue import Rescue, cost, rescue
+from edgekit_converters.quantize.roles import MOVERS, WEIGHTED
+from edgekit_converters.quantize.running import float_tensors, runs
+from edgekit_converters.quantize.search import Found, Recipe, search
+from edgekit_converters.quantize.statistics import Statistics, load
+
+GOAL = 20.0
+"""dB at every output below which layers are rescued."""
+_SCORED = 64
+_SQUASHING = ("Softmax", "LogSoftmax", "Sigmoid")
+_EXPLAINED = 16
+_STEP = 16
+Accepts = Callable[[ir.Node], bool]
 
 
 def for_target(
     model: ir.Model,
-    calibration: Path | None,
+    calibrated: Path | None,
     rules: Rules,
     precision: str,
     *,
     supported: frozenset[str] | None = None,
-    accepts: Callable[[ir.Node], bool] | None = None,
+    accepts: Accepts | None = None,
     samples: Path | None = None,
+    goal: float = GOAL,
 ) -> tuple[ir.Model, dict[str, Any]]:
     """The QDQ form of the hub graph `model` for one target.
 
     Args:
         model: the canonical float graph that was calibrated.
-        calibration: its stored calibration.
+        calibrated: its stored calibration.
         rules: the target's.
         precision: ``int8`` or ``int16x8``.
         supported: op types that the target's lowering takes; others are decomposed first.
         accepts: the lowering's say on single nodes, see `hub.legalise`.
-        samples: the calibration samples (npz by input name), for what has to run.
+        samples: the calibration samples (npz by input name). Without them nothing is measured: MinMax
+            ranges, bias correction, no rescue.
+        goal: signal to noise in dB at every output; layers are rescued below it.
 
     Raises:
         Refusal: no calibration, or no op to quantize.
     """
-    if calibration is None:
+    if calibrated is None:
         raise Refusal(
             f"static {precision} needs calibration data",
             remedy="give --calibration FILE.npz with 100 or more real samples",
             code="needs_calibration",
         )
+    inputs = None if samples is None else load_arrays(samples)
     folded = clone(model)
     affine.fold(folded.graph)
-    work = _legalised(folded, supported, accepts)
-    ranges = ranges_by(load(calibration), "minmax")
-    result = clone(work)
-    assignment = assign(result.graph, ranges, rules, activation_type(rules, precision))
-    weighted = [node for node in result.graph if node.op_type in WEIGHTED]
-    integer = [node for node in weighted if key(node) in assignment.ops]
+    bench = _Bench(folded, load(calibrated), rules, precision, inputs, (supported, accepts))
+    found = bench.search() if inputs is not None else None
+    recipe = found.recipe if found is not None else Recipe(corrected=True)
+    before = bench.outcome(recipe) if found is not None else goal
+    saved = bench.rescue(recipe, goal) if before < goal else None
+    result, assignment = bench.write(recipe, saved.layers if saved is not None else ())
     if not assignment.ops:
         raise Refusal(
             "no op of the graph can be quantized",
             remedy="use fp32: int8 would gain nothing",
             code="nothing_quantized",
         )
-    names = {key(node): node.op_type for node in result.graph}
-    qdq.write(result.graph, assignment, rules)
-    facts: Mapping[str, Any] = {
-        "ranges": "minmax",
-        "quantized_ops": len(assignment.ops),
-        "float_ops": {name: f"{names[name]}: {why}" for name, why in sorted(assignment.left.items())},
-        "weighted_ops": [len(integer), len(weighted)],
-        "split_heads": list(assignment.split),
-    }
-    return result, dict(facts)
+    facts = bench.facts(recipe, found, result, assignment)
+    if saved is not None:
+        facts["rescue"] = {"snr_before": round(before, 2), **bench.explained(saved)}
+    return result, facts
 
 
-def _legalised(
-    model: ir.Model, supported: frozenset[str] | None, accepts: Callable[[ir.Node], bool] | None
-) -> ir.Model:
+class _Bench:
+    """The float graph, what is known of it, and the means to try a recipe."""
+
+    def __init__(
+        self,
+        model: ir.Model,
+        statistics: Statistics,
+        rules: Rules,
+        precision: str,
+        inputs: Mapping[str, Any] | None,
+        lowering: tuple[frozenset[str] | None, Accepts | None],
+    ) -> None:
+        self._model = model
+        self._rules = rules
+        self._precision = precision
+        self._kind = activation_type(rules, precision)
+        self._inputs = inputs
+        self._lowering = lowering
+        self._few = {} if inputs is None else _some(inputs, _SCORED)
+        self._graphs: dict[tuple[str, ...], tuple[ir.Model, Statistics]] = {}
+        self._graphs[()] = self._complete(model, statistics, ())
+        self._expected: dict[tuple[str, ...], list[Any]] = {}
+        self._judged = [_before_squashing(item) for item in _float_outputs(model)]
+
+    def search(self) -> Found:
+        """The best recipe by measured score."""
+        peaks = self._peaks()
+        scalings = [kind for kind in equalize.KINDS if equalize.equalized(self._model, peaks, kind)[1]]
+        methods = [name for name in METHODS if name != "minmax"] if self._kind != "int16" else []
+        finer = any(
+            len({rule.weights_per_channel for rule in self._rules.ops if op in rule.ops}) > 1
+            for op in {node.op_type for node in self._model.graph}
+        )
+        return search(self.score, methods=methods, scalings=scalings, finer=finer)
+
+    def score(self, recipe: Recipe) -> float:
+        """Least signal to noise over the judged tensors: outputs, or what a last softmax reads.
+
+        Probabilities near 0 and 1 hide most of the noise, and a few samples in between are all of it.
+        """
+        return self._snr(self.write(recipe, ())[0], self._judged)
+
+    def outcome(self, recipe: Recipe, moved: Sequence[str] = ()) -> float:
+        """Least signal to noise over the float outputs themselves."""
+        return self._snr(self.write(recipe, moved)[0], _float_outputs(self._model))
+
+    def _snr(self, quantized: ir.Model, values: Sequence[ir.Value]) -> float:
+        names = tuple(str(item.name) for item in values)
+        if names not in self._expected:
+            self._expected[names] = self._tensors(self._model, names)
+        places = result_names(quantized)
+        found = self._tensors(quantized, [places.get(name, name) for name in names])
+        pairs = zip(self._expected[names], found, strict=True)
+        return min((analysis.snr(a, b) for a, b in pairs), default=float("inf"))
+
+    def write(self, recipe: Recipe, moved: Sequence[str]) -> tuple[ir.Model, Assignment]:
+        """The QDQ graph by `recipe`, layers `moved` to what the runtime has for them."""
+        model, statistics = self._graph(recipe)
+        copy = clone(model)
+        means = {name: item.means for name, item in statistics.tensors.items() if item.means is not None}
+        overrides = dict.fromkeys(moved, self._rules.rescue)
+        ranges = ranges_by(statistics, recipe.method)
+        assignment = assign(copy.graph, ranges, self._rules, self._kind, overrides, finer=recipe.finer)
+        qdq.write(copy.graph, assignment, self._rules, means if recipe.corrected else None)
+        return copy, assignment
+
+    def rescue(self, recipe: Recipe, goal: float) -> Rescue:
+        """Move the fewest layers that bring the score to `goal`."""
+        quantized, assignment = self.write(recipe, ())
+        layers = analysis.compare(self._graph(recipe)[0], quantized, _some(self._few, _EXPLAINED))
+        ranked = [item.name for item in analysis.rank(layers) if item.name in assignment.ops]
+        return rescue(ranked, lambda moved: self.outcome(recipe, moved), goal)
+
+    def facts(
+        self,
+        recipe: Recipe,
+        found: Found | None,
+        result: ir.Model,
+        assignment: Assignment,
+    ) -> dict[str, Any]:
+        """What was done and what it did, JSON-ready."""
+        model, _ = self._graph(recipe)
+        kinds = {key(node): node.op_type for node in model.graph}
+        weighted = [name for name, kind in kinds.items() if kind in WEIGHTED]
+        facts: dict[str, Any] = {
+            "recipe": recipe.words(),
+            "quantized_ops": len(assignment.ops),
+            "weighted_ops": [sum(name in assignment.ops for name in weighted), len(weighted)],
+            "float_ops": {name: f"{kinds[name]}: {why}" for name, why in sorted(assignment.left.items())},
+            "split_heads": list(assignment.split),
+        }
+        if found is not None:
+            facts["tried"] = [[" + ".join(item.words()), round(value, 2)] for item, value in found.tried]
+        if self._inputs is not None:
+            layers = analysis.compare(model, result, _some(self._few, _EXPLAINED))
+            facts["layers"] = [item.to_dict() for item in layers]
+        return facts
+
+    def explained(self, saved: Rescue) -> dict[str, Any]:
+        """What a rescue did and what it costs."""
+        kind, model = self._rules.rescue, self._graphs[()][0]
+        price = cost(saved.layers, weight_sizes(model.graph), multiplications(model.graph), kind)
+        return {
+            "layers": list(saved.layers),
+            "to": kind,
+            "reached": saved.reached,
+            "snr_after": round(saved.score, 2),
+            "more_bytes": price.bytes,
+            "share_of_work": round(price.share, 3),
+            "runs": saved.runs,
+        }
+
+    def _graph(self, recipe: Recipe) -> tuple[ir.Model, Statistics]:
+        """The legalised float graph with the recipe's factors moved, and its statistics."""
+        if recipe.scaled not in self._graphs:
+            model, statistics, changed = self._model, self._graphs[()][1], []
+            for kind in recipe.scaled:
+                peaks = {name: item.peaks for name, item in statistics.tensors.items()}
+                model, names = equalize.equalized(model, peaks, kind)
+                changed += names
+            self._graphs[recipe.scaled] = self._complete(model, statistics, changed)
+        return self._graphs[recipe.scaled]
+
+    def _complete(
+        self, model: ir.Model, statistics: Statistics, changed: Sequence[str]
+    ) -> tuple[ir.Model, Statistics]:
+        """Legalise, and measure what the stored calibration does not know or no longer knows."""
+        work = _legalised(model, *self._lowering)
+        missing = [
+            name
+            for name in dict.fromkeys(float_tensors(work))
+            if name in changed or name not in statistics.tensors
+        ]
+        if not missing or self._inputs is None:
+            return work, statistics
+        more = calibration.measure(work, self._inputs, missing)
+        return work, Statistics(tensors={**statistics.tensors, **more.tensors}, samples=statistics.samples)
+
+    def _tensors(self, model: ir.Model, names: Sequence[str]) -> list[Any]:
+        parts = list(runs(model, self._few, names, optimized=True, step=_STEP))
+        return [np.concatenate([part[name] for part in parts]) for name in names]
+
+    def _peaks(self) -> dict[str, Any]:
+        return {name: item.peaks for name, item in self._graphs[()][1].tensors.items()}
+
+
+def _float_outputs(model: ir.Model) -> list[ir.Value]:
+    return [item for item in model.graph.outputs if item.dtype == ir.DataType.FLOAT]
+
+
+def _before_squashing(output: ir.Value) -> ir.Value:
+    """What the softmax or sigmoid at the end reads, else the output."""
+    value: ir.Value | None = output
+    while value is not None and (node := value.producer()) is not None:
+        if node.op_type not in _SQUASHING and node.op_type not in MOVERS:
+            break
+        value = node.inputs[0]
+        if node.op_type in _SQUASHING and value is not None:
+            return value
+    return output
+
+
+def _some(inputs: Mapping[str, Any], count: int) -> dict[str, Any]:
+    """At most `count` samples, spread evenly."""
+    total = len(next(iter(inputs.values())))
+    chosen = np.unique(np.linspace(0, total - 1, min(count, total)).round().astype(np.int64))
+    return {name: value[chosen] for name, value in inputs.items()}
+
+
+def _legalised(model: ir.Model, supported: frozenset[str] | None, accepts: Accepts | None) -> ir.Model:
     if supported is None:
         return model
     from edgekit_converters import hub

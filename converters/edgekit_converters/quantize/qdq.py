@@ -37,6 +37,7 @@ def quantize(
     precision: str,
     overrides: Mapping[str, str] | None = None,
     means: Mapping[str, Any] | None = None,
+    finer: bool = False,
 ) -> ir.Model:
     """A QDQ copy of the float `model`.
 
@@ -47,10 +48,11 @@ def quantize(
         precision: ``int8`` or ``int16x8``.
         overrides: activation type, or ``float32``, by first output of a node.
         means: mean per channel by tensor name; with them biases are corrected, see `correct`.
+        finer: take the last of several rules for an op, which is the finer one.
     """
     copy = clone(model)
     kind = activation_type(rules, precision)
-    write(copy.graph, assign(copy.graph, ranges, rules, kind, overrides), rules, means)
+    write(copy.graph, assign(copy.graph, ranges, rules, kind, overrides, finer=finer), rules, means)
     return copy
 
 
@@ -127,6 +129,9 @@ class _Writer:
                 node.replace_input_with(index, result)
         if found.weight is not None and rule.weights:
             self._weight(node, rule)
+        if node.op_type == "AveragePool":
+            # They are all one; onnxruntime's QLinearAveragePool does not know the attribute.
+            node.attributes.pop("dilations", None)
 
     def _reads_integers(self, node: ir.Node, index: int) -> bool:
         return key_before(node, self) in self._assignment.ops and index in roles(node).data

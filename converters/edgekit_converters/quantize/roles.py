@@ -78,3 +78,9 @@ def number(node: ir.Node, name: str, default: float) -> float:
     """A float attribute."""
     found = node.attributes.get(name)
     return default if found is None else float(found.as_float())
+
+
+def integers(node: ir.Node, name: str) -> tuple[int, ...]:
+    """A list attribute, empty when it is not given."""
+    found = node.attributes.get(name)
+    return () if found is None else tuple(found.as_ints())
