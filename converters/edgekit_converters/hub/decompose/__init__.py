@@ -16,6 +16,8 @@ from edgekit_converters.hub.decompose import (
     linear,
     normalizations,
     reductions,
+    resize,
+    sampling,
 )
 from edgekit_converters.hub.decompose.table import DECOMPOSITIONS
 
@@ -29,4 +31,6 @@ __all__ = [
     "linear",
     "normalizations",
     "reductions",
+    "resize",
+    "sampling",
 ]
