@@ -7,6 +7,7 @@ refused with a reason code. Specification: coremltools' MIL ops reference, onnx/
 
 from __future__ import annotations
 
+from edgekit_converters.targets.coreml.lower.interface import ImageInput, Interface
 from edgekit_converters.targets.coreml.lower.lowering import SUPPORTED, Lowered, lower, save
 
-__all__ = ["SUPPORTED", "Lowered", "lower", "save"]
+__all__ = ["SUPPORTED", "ImageInput", "Interface", "Lowered", "lower", "save"]

@@ -9,7 +9,7 @@ A program takes and gives float32 and int32 of rank one to five. So, at the boun
 - an input without elements has one possible value and no place in the program.
 
 On the way back the source's type and rank are restored. float64 has no lossless twin and is refused.
-Only numpy here: whoever runs a package needs the map, with or without coremltools.
+An image input takes pixels: what the source was to get is turned back into them.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.errors import DataError
+from edgekit_converters.targets.coreml.lower.interface import ImageInput
 
 Array = NDArray[Any]
 
@@ -41,6 +42,7 @@ class Port:
     artifact_name: str
     dtype: str
     shape: tuple[int, ...]
+    image: ImageInput | None = None
 
     @property
     def program_dtype(self) -> str:
@@ -52,6 +54,8 @@ class Port:
     @property
     def program_shape(self) -> tuple[int, ...]:
         """What the program has."""
+        if self.image is not None and self.image.channels_last:
+            return (self.shape[0], self.shape[3], *self.shape[1:3])
         return self.shape or (1,)
 
     def encode(self, array: Array) -> Array:
@@ -70,13 +74,28 @@ class Port:
                     remedy="Core ML computes whole numbers in 32 bits",
                     code="integer_range",
                 )
+        if self.image is not None:
+            return self._pixels(array.astype(np.float32))
         found = array.astype(wanted)
         return found.reshape(1) if found.ndim == 0 else found
 
+    def _pixels(self, array: Array) -> Array:
+        """The pixels whose preprocessing gives `array`, (N, C, H, W)."""
+        assert self.image is not None
+        found = array.transpose(0, 3, 1, 2) if self.image.channels_last else array
+        column = np.array([self.image.scale, self.image.bias], np.float64)[:, None, :, None, None]
+        pixels: Array = ((found - column[1]) / column[0]).astype(np.float32)
+        return pixels
+
     def decode(self, array: Array) -> Array:
-        """What the program gave, as the source would have given it."""
+        """What the program gave, as the source would have given it.
+
+        A classifier's probabilities come without a batch axis.
+        """
         found = np.asarray(array).astype(np.dtype(self.dtype))
-        return found.reshape(()) if not self.shape else found
+        if not self.shape:
+            return found.reshape(())
+        return found[None] if found.ndim == len(self.shape) - 1 else found
 
 
 def program_dtype(source: str) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,16 @@ from edgekit_converters import hub
 from edgekit_converters.errors import Refusal
 from edgekit_converters.targets.coreml.lower import boundary, package, program
 from edgekit_converters.targets.coreml.lower.boundary import Port
+from edgekit_converters.targets.coreml.lower.compress import SCHEMES, compress
+from edgekit_converters.targets.coreml.lower.interface import Interface
 from edgekit_converters.targets.coreml.lower.registry import RULES, accepts
 
 SUPPORTED: frozenset[str] = frozenset(RULES)
 """The ONNX ops that are lowered as they are; the hub decomposes others into these."""
+
+
+_HALF = ("fp16", "int8", *SCHEMES)
+"""Precisions that compute in float16."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +35,7 @@ class Lowered:
     target: Any
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
+    interface: Interface
     facts: Mapping[str, Any]
 
     @property
@@ -45,7 +52,7 @@ class Lowered:
         return boundary.from_program(self.outputs, arrays)
 
 
-def deployment_target(name: str) -> Any:
+def target_of(name: str) -> Any:
     """coremltools' target called `name`, ``iOS15`` to ``iOS26``.
 
     Raises:
@@ -61,22 +68,48 @@ def deployment_target(name: str) -> Any:
     return found
 
 
-def lower(model: ir.Model, *, deployment_target: str = "iOS17", precision: str = "fp32") -> Lowered:
+def lower(
+    model: ir.Model,
+    *,
+    deployment_target: str = "iOS17",
+    precision: str = "fp32",
+    interface: Interface | None = None,
+) -> Lowered:
     """Build the MIL program for a canonical graph.
+
+    Args:
+        model: from `hub.canonical`; for ``int8`` with its quantize/dequantize pairs.
+        deployment_target: ``iOS15`` to ``iOS26``.
+        precision: ``fp32``, ``fp16``, ``int8`` (W8A8), or a weight compression of `compress.SCHEMES`.
+        interface: images, class labels, ranges of free sizes.
 
     Raises:
         Refusal: with a reason code and the node named.
     """
-    target = _target(deployment_target)
+    target, face = target_of(deployment_target), interface or Interface()
     legal = hub.legalise(program.without_empty_inputs(model), SUPPORTED, accepts)
-    inputs, outputs = program.ports_of(legal)
-    built = program.build(legal, inputs, outputs, target=target)
+    inputs, outputs = program.ports_of(legal, face)
+    built = program.build(legal, inputs, outputs, target=target, interface=face)
     pairs = any(node.op_type == "QuantizeLinear" for node in legal.graph)
-    package.optimise(built, half=precision != "fp32", quantized=pairs)
-    return Lowered(program=built, target=target, inputs=inputs, outputs=outputs, facts=_facts(built))
+    package.optimise(built, half=precision in _HALF, quantized=pairs)
+    facts = compress(built, precision, int(target.name[3:])) if precision in SCHEMES else {}
+    if face.probabilities is not None:
+        outputs = tuple(_probabilities(port, face) for port in outputs)
+    return Lowered(
+        program=built,
+        target=target,
+        inputs=inputs,
+        outputs=outputs,
+        interface=face,
+        facts={**_facts(built), **facts},
+    )
 
 
-_target = deployment_target
+def _probabilities(port: Port, interface: Interface) -> Port:
+    """The output that becomes a classifier's dictionary of probabilities."""
+    if port.name != interface.probabilities:
+        return port
+    return replace(port, artifact_name=f"{package.LABEL}_probs")
 
 
 def _facts(built: Any) -> dict[str, Any]:
@@ -84,12 +117,21 @@ def _facts(built: Any) -> dict[str, Any]:
     return {"ops": dict(sorted(kinds.items())), "op_count": sum(kinds.values())}
 
 
-def save(lowered: Lowered, path: Path) -> None:
+def save(lowered: Lowered, path: Path, *, description: str = "") -> None:
     """Write the package.
 
     Raises:
         Refusal: coremltools cannot write the program, or the saved one has other ports.
     """
-    package.write(lowered.program, path, target=lowered.target)
-    names = [port.artifact_name for port in lowered.inputs], [port.artifact_name for port in lowered.outputs]
-    package.read_back(path, *names)
+    face = lowered.interface
+    classifier = None
+    outputs = [port.artifact_name for port in lowered.outputs]
+    if face.probabilities is not None:
+        place = next(i for i, port in enumerate(lowered.outputs) if port.name == face.probabilities)
+        original = lowered.program.functions["main"].outputs[place].name
+        classifier = ct.ClassifierConfig([*face.labels], package.LABEL, original)
+        outputs = [package.LABEL, outputs.pop(place), *outputs]
+    package.write(
+        lowered.program, path, target=lowered.target, classifier=classifier, description=description
+    )
+    package.read_back(path, [port.artifact_name for port in lowered.inputs], outputs)

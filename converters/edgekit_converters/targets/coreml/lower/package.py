@@ -33,6 +33,8 @@ _PAIR_BREAKERS = {
     "common::merge_affine_dequantize_with_consecutive_ops",
 }
 _BACKEND = "backend_mlprogram"
+LABEL = "classLabel"
+"""What a classifier's label output is called, as coremltools' own converters call it."""
 
 
 def optimise(program: Any, *, half: bool, quantized: bool) -> None:

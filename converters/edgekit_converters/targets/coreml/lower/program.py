@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+import coremltools as ct
 import numpy as np
 import onnx_ir as ir
 from coremltools.converters.mil.mil import Builder as mb  # noqa: N813  # as all of its examples have it
@@ -21,6 +23,7 @@ from edgekit_converters.errors import Refusal
 from edgekit_converters.hub import nodes
 from edgekit_converters.targets.coreml.lower import ops  # noqa: F401  # registers the rules
 from edgekit_converters.targets.coreml.lower.boundary import Port, program_dtype
+from edgekit_converters.targets.coreml.lower.interface import DEFAULT_RANGE, ImageInput, Interface
 from edgekit_converters.targets.coreml.lower.node import Node, Scope, Var, as_bool, is_empty
 from edgekit_converters.targets.coreml.lower.registry import RULES, accepts
 
@@ -30,7 +33,7 @@ _TOOL_ERRORS = (ValueError, TypeError, IndexError, AttributeError, NotImplemente
 """What MIL's builder raises when it does not take an op."""
 
 
-def ports_of(model: ir.Model) -> tuple[tuple[Port, ...], tuple[Port, ...]]:
+def ports_of(model: ir.Model, interface: Interface) -> tuple[tuple[Port, ...], tuple[Port, ...]]:
     """Inputs and outputs, with names that Core ML allows and that are all different.
 
     Raises:
@@ -40,8 +43,25 @@ def ports_of(model: ir.Model) -> tuple[tuple[Port, ...], tuple[Port, ...]]:
     if not graph.inputs or not graph.outputs:
         raise Refusal("the graph has no inputs or no outputs; Core ML wants both", code="no_inputs")
     taken: set[str] = set()
-    inputs = tuple(_port(value, taken) for value in graph.inputs)
+    inputs = tuple(_image(_port(value, taken), interface) for value in graph.inputs)
     return inputs, tuple(_port(value, taken) for value in graph.outputs)
+
+
+def _image(port: Port, interface: Interface) -> Port:
+    """The port as an image input where the interface says so."""
+    image = interface.images.get(port.name)
+    if image is None:
+        return port
+    found = replace(port, image=image)
+    channels = 1 if image.color == "gray" else 3
+    fits = len(port.shape) == 4 and found.program_shape[:2] == (1, channels) and -1 not in port.shape
+    if port.dtype != "float32" or not fits:
+        raise Refusal(
+            f"{port.name!r} is {port.dtype} {port.shape}, no single {image.color} image",
+            remedy="give the input another meaning in the contract",
+            code="unsupported_image",
+        )
+    return found
 
 
 def without_empty_inputs(model: ir.Model) -> ir.Model:
@@ -90,12 +110,7 @@ def _allowed(name: str, taken: set[str]) -> str:
 
 
 def build(
-    model: ir.Model,
-    inputs: Sequence[Port],
-    outputs: Sequence[Port],
-    *,
-    target: Any,
-    symbols: Mapping[str, Any] | None = None,
+    model: ir.Model, inputs: Sequence[Port], outputs: Sequence[Port], *, target: Any, interface: Interface
 ) -> Program:
     """The program for `model`, whose every op must have a rule.
 
@@ -104,27 +119,47 @@ def build(
         inputs: from `ports_of`, in the graph's order.
         outputs: the same.
         target: coremltools' deployment target.
-        symbols: by the name of a free size, the MIL symbol that stands for it; filled in when missing.
+        interface: images and free sizes.
 
     Raises:
         Refusal: with the node named.
     """
-    names = dict(symbols or {})
+    symbols: dict[str, Any] = {}
+    values = list(zip(inputs, model.graph.inputs, strict=True))
+    sizes = {port.artifact_name: _sizes(value, port, symbols) for port, value in values}
     holders = {
-        port.artifact_name: mb.placeholder(_sizes(value, names), dtype=_MIL[port.program_dtype])
-        for port, value in zip(inputs, model.graph.inputs, strict=True)
+        port.artifact_name: mb.placeholder(sizes[port.artifact_name], dtype=_MIL[port.program_dtype])
+        for port in inputs
     }
     program = Program()
     with Function(holders, opset_version=target) as function:
         scope = Scope(_generation(target))
-        for port, value in zip(inputs, model.graph.inputs, strict=True):
+        for port, value in values:
             scope.vars[value] = _entered(function.inputs[port.artifact_name], port)
         for node in model.graph:
             _emit(node, scope)
         found = [_left(scope, value, port) for port, value in zip(outputs, model.graph.outputs, strict=True)]
         function.set_outputs(found)
         program.add_function("main", function)
+    names = {symbol: name for name, symbol in symbols.items()}
+    described = [_described(port, sizes[port.artifact_name], names, interface) for port in inputs]
+    program.functions["main"].set_input_types(tuple(described))
     return program
+
+
+def _described(port: Port, sizes: Sequence[Any], names: Mapping[Any, str], interface: Interface) -> Any:
+    """How the model's description shows an input."""
+    name = port.artifact_name
+    if port.image is not None:
+        layout = {"rgb": "RGB", "bgr": "BGR", "gray": "G"}[port.image.color]
+        return ct.ImageType(name=name, shape=tuple(sizes), color_layout=layout, channel_first=True)
+    if port.name in interface.shapes:
+        return ct.TensorType(name=name, shape=ct.EnumeratedShapes(shapes=[*interface.shapes[port.name]]))
+    shape = [
+        ct.RangeDim(*interface.ranges.get(names[size], DEFAULT_RANGE)) if is_symbolic(size) else size
+        for size in sizes
+    ]
+    return ct.TensorType(name=name, shape=tuple(shape))
 
 
 def _generation(target: Any) -> int:
@@ -132,8 +167,11 @@ def _generation(target: Any) -> int:
     return int(target.name.removeprefix("iOS"))
 
 
-def _sizes(value: ir.Value, symbols: dict[str, Any]) -> tuple[Any, ...]:
+def _sizes(value: ir.Value, port: Port, symbols: dict[str, Any]) -> tuple[Any, ...]:
+    """The sizes of an input, one MIL symbol for each name of a free size."""
     assert value.shape is not None
+    if port.image is not None:
+        return port.program_shape
     found = []
     for size in value.shape:
         if isinstance(size, int):
@@ -146,8 +184,20 @@ def _sizes(value: ir.Value, symbols: dict[str, Any]) -> tuple[Any, ...]:
 
 def _entered(var: Var, port: Port) -> Var:
     """An input as the graph's nodes see it."""
+    if port.image is not None:
+        return _preprocessed(var, port.image)
     var = as_bool(var) if port.dtype == "bool" else var
     return var if port.shape else mb.squeeze(x=var, axes=[0])
+
+
+def _preprocessed(var: Var, image: ImageInput) -> Var:
+    """Pixels as the graph wants them."""
+    scale, bias = (np.array(item, np.float32).reshape(1, -1, 1, 1) for item in (image.scale, image.bias))
+    if np.any(scale != 1):
+        var = mb.mul(x=var, y=scale)
+    if np.any(bias != 0):
+        var = mb.add(x=var, y=bias)
+    return mb.transpose(x=var, perm=[0, 2, 3, 1]) if image.channels_last else var
 
 
 def _left(scope: Scope, value: ir.Value, port: Port) -> Var:

@@ -44,7 +44,7 @@ def _spatial(node: Node) -> int:
 def _bias(node: Node) -> dict[str, Any]:
     if not node.has(2):
         return {}
-    if node.constant(2) is None and node.scope.target < 17:
+    if node.scope.target < 17 and not node.var(2).is_descendant_of_const:
         node.refuse("a bias that is computed, before iOS 17", "requires_constant_input")
     return {"bias": node.var(2)}
 
@@ -53,7 +53,7 @@ def _bias(node: Node) -> dict[str, Any]:
 def _conv(node: Node) -> Var:
     spatial = _spatial(node)
     dilations = node.integers("dilations") or [1] * spatial
-    if node.constant(1) is None and max(dilations) > 1:
+    if max(dilations) > 1 and not node.var(1).is_descendant_of_const:
         node.refuse("dilations with weights that are computed", "requires_constant_input")
     pads = padding(node, spatial)
     return mb.conv(
@@ -76,7 +76,7 @@ def _transposable(node: ir.Node) -> bool:
 def _conv_transpose(node: Node) -> Var:
     """Cropped by what the pads say; what `output_padding` adds beyond them is zero plus the bias."""
     spatial = _spatial(node)
-    if node.constant(1) is None and node.scope.target < 17:
+    if node.scope.target < 17 and not node.var(1).is_descendant_of_const:
         node.refuse("weights that are computed, before iOS 17", "requires_constant_input")
     strides = node.integers("strides") or [1] * spatial
     dilations = node.integers("dilations") or [1] * spatial

@@ -32,6 +32,12 @@ def _gemm(node: Node) -> Var:
         if vector is not None or not node.has(2):
             extra = {} if vector is None else {"bias": vector}
             return mb.linear(x=x, weight=np.ascontiguousarray(kernel, np.float32), **extra)
+    stored = node.var(1).is_descendant_of_const and alpha == beta == 1 and not node.integer("transA")
+    if is_float(x) and weight is None and stored and node.integer("transB"):
+        vector = _vector(node.var(2).val if node.has(2) else None, node.shape(1)[0], 1.0)
+        if vector is not None or not node.has(2):
+            extra = {} if vector is None else {"bias": vector}
+            return mb.linear(x=x, weight=node.var(1), **extra)
     if not is_float(x) and (alpha % 1 or beta % 1 or node.width() is not None):
         node.refuse("of whole numbers", "unsupported_type")
     flags = {"transpose_x": bool(node.integer("transA")), "transpose_y": bool(node.integer("transB"))}

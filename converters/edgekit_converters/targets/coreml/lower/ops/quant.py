@@ -46,8 +46,8 @@ def _zero_point(node: Node, scale: Array, kind: Any) -> Array | None:
     return None if stored is None else stored.astype(kind).reshape(scale.shape)
 
 
-def _options(node: Node, scale: Array, zero: Array) -> dict[str, Any]:
-    axis = {} if scale.ndim == 0 else {"axis": np.int32(node.axis(default=1))}
+def _options(node: Node, rank: int, scale: Array, zero: Array) -> dict[str, Any]:
+    axis = {} if scale.ndim == 0 else {"axis": np.int32(node.axis(default=1, rank=rank))}
     return {"scale": scale[()], "zero_point": zero[()], **axis}
 
 
@@ -62,7 +62,7 @@ def _quantize(node: Node) -> Var:
         name, dtype = _EIGHT[kind]
         zero = _zero_point(node, scale, dtype)
         if zero is not None:
-            return mb.quantize(input=x, output_dtype=name, **_options(node, scale, zero))
+            return mb.quantize(input=x, output_dtype=name, **_options(node, x.rank, scale, zero))
     rounded = mb.round(x=mb.real_div(x=x, y=_spread(node, 1, x)))
     if node.has(2):
         rounded = mb.add(x=rounded, y=_spread(node, 2, x))
@@ -82,14 +82,16 @@ def _dequantize(node: Node) -> Var:
         if zero is not None and stored is None and node.scope.target >= 17 and node.var(0).rank:
             x = node.var(0)
             x = x if x.dtype in (types.int8, types.uint8) else mb.cast(x=x, dtype=name)
-            return mb.dequantize(input=x, **_options(node, scale, zero))
+            return mb.dequantize(input=x, **_options(node, x.rank, scale, zero))
     x = as_float(node.var(0))
     shifted = mb.sub(x=x, y=_spread(node, 2, x)) if node.has(2) else x
     return mb.mul(x=shifted, y=_spread(node, 1, x))
 
 
 def _compressed(node: Node, stored: Array, scale: Array, zero: Array) -> Var:
-    """A weight held in eight bits. iOS 18 says it with its own op (the pipeline rewrites it there)."""
+    """A weight held in eight bits; since iOS 17 coremltools picks the op for it."""
+    if node.scope.target >= 17:
+        return mb.dequantize(input=stored, **_options(node, stored.ndim, scale, zero))
     axis = node.axis(default=1, rank=stored.ndim) if scale.ndim else 0
     return mb.constexpr_affine_dequantize(
         quantized_data=stored, zero_point=zero[()], scale=scale[()], axis=np.int32(axis)
