@@ -9,7 +9,15 @@ import time
 
 from benchmarks.harness import ROOT, Run, Skipped
 
-NAMES = ("cli_start", "convert_times", "convert_cnn", "light_models", "agent_memory", "serving_overhead")
+NAMES = (
+    "cli_start",
+    "convert_times",
+    "convert_cnn",
+    "light_models",
+    "node_coverage",
+    "agent_memory",
+    "serving_overhead",
+)
 
 
 def main(arguments: list[str] | None = None) -> int:

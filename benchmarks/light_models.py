@@ -12,7 +12,7 @@ from pathlib import Path
 
 from benchmarks.harness import ROOT, Run, Skipped
 from benchmarks.light.models import light_models, with_real_weights
-from benchmarks.peers import Finished, measured, onnx2tf
+from benchmarks.peers import Finished, measured, peer_environment
 
 TARGETS = ("tflite", "coreml")
 
@@ -26,7 +26,7 @@ def ours(what: str, model: Path, target: str, artifact: Path) -> Finished:
 def peer(model: Path, folder: Path) -> tuple[Finished, str]:
     """onnx2tf on the same file, and whether its float file is right."""
     words = [sys.executable, "-m", "onnx2tf", "-i", str(model), "-o", str(folder), "-n", "-b", "1"]
-    done = measured(words, env=onnx2tf(), cwd=folder.parent)
+    done = measured(words, env=peer_environment("onnx2tf"), cwd=folder.parent)
     found = sorted(folder.glob("*float32.tflite"))
     return done, ours("check", model, "tflite", found[0]).said.splitlines()[-1] if found else "no file"
 

@@ -12,7 +12,11 @@ from pathlib import Path
 from benchmarks.harness import ROOT, Skipped
 
 PLACE = ROOT / "benchmarks" / ".peers"
-ONNX2TF = ("onnx2tf==2.6.9", "sne4onnx==2.0.1", "sng4onnx==2.0.1", "tqdm==4.70.1", "h5py==3.16.0")
+PACKAGES = {
+    "onnx2tf": ("onnx2tf==2.6.9", "sne4onnx==2.0.1", "sng4onnx==2.0.1", "tqdm==4.70.1", "h5py==3.16.0"),
+    "onnx2torch": ("onnx2torch==1.5.15",),
+}
+"""Each installed without dependencies, on top of the environment that runs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,26 +29,35 @@ class Finished:
     said: str
 
 
-def onnx2tf() -> dict[str, str]:
-    """The environment in which ``python -m onnx2tf`` runs; installed on first use, without dependencies.
+def peer_environment(name: str) -> dict[str, str]:
+    """What a process must have in its environment to import the peer; empty for what is no peer.
 
     Raises:
         Skipped: it cannot be installed.
     """
-    folder = PLACE / "onnx2tf"
-    if not (folder / "onnx2tf").is_dir():
+    if name not in PACKAGES:
+        return {}
+    folder = PLACE / name
+    if not (folder / name).is_dir():
         command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--ignore-requires-python"]
-        done = subprocess.run([*command, "--target", str(folder), *ONNX2TF], capture_output=True, text=True)
+        done = subprocess.run(
+            [*command, "--target", str(folder), *PACKAGES[name]], capture_output=True, text=True
+        )
         if done.returncode != 0:
-            raise Skipped(f"onnx2tf cannot be installed: {done.stderr.strip()[-200:]}")
-    return {**os.environ, "PYTHONPATH": str(folder)}
+            raise Skipped(f"{name} cannot be installed: {done.stderr.strip()[-200:]}")
+    return {"PYTHONPATH": str(folder)}
 
 
 def measured(command: list[str], *, env: dict[str, str] | None = None, cwd: Path | None = None) -> Finished:
     """Run `command` to its end."""
     started = time.perf_counter()
     process = subprocess.Popen(
-        command, env=env, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command,
+        env={**os.environ, **(env or {})},
+        cwd=cwd,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
     assert process.stdout is not None
     with process.stdout as stream:

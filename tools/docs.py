@@ -1,8 +1,9 @@
 """Writes every generated page and fills every figure; ``--check`` fails where text and source differ.
 
 Generated whole: docs/cli.md (from the commands), docs/hardware.md (from the profiles),
-docs/benchmarks.md (from the result files). Filled in: the figures between markers in README.md and
-docs/. Links from one document of the project to another are checked too.
+docs/benchmarks.md (from the result files), docs/coverage.md (from the outcomes of the node tests).
+Filled in: the figures between markers in README.md and docs/. Links from one document of the project
+to another are checked too.
 
     python -m tools.docs           write
     python -m tools.docs --check   compare, write nothing
@@ -17,7 +18,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from tools import cli_reference, figures, hardware
+from tools import cli_reference, coverage, figures, hardware
 
 ROOT = Path(__file__).resolve().parents[1]
 LINK = re.compile(r"\]\((?!https?://|mailto:|#)([^)#\s]+)(?:#[^)]*)?\)")
@@ -38,6 +39,7 @@ def generated() -> dict[Path, str]:
         ROOT / "docs" / "cli.md": cli_reference.reference(cli, build_parser()),
         ROOT / "docs" / "hardware.md": hardware.page(),
         ROOT / "docs" / "benchmarks.md": figures.page(results),
+        ROOT / "docs" / "coverage.md": coverage.page(ROOT / "benchmarks" / "results" / "coverage"),
     }
 
 

@@ -11,6 +11,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from benchmarks.coverage.peers import PEERS
 from benchmarks.coverage.pool import run_all
 from benchmarks.coverage.routes import ROUTES
 from benchmarks.coverage.suite import NodeTest, suite
@@ -37,7 +38,7 @@ def main() -> int:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.coverage", description=__doc__)
-    parser.add_argument("--target", choices=sorted(ROUTES), required=True)
+    parser.add_argument("--target", choices=[*ROUTES, *PEERS], required=True)
     parser.add_argument("--only", help="a regular expression on the test's name")
     parser.add_argument("--plain", action="store_true", help="plain tests only")
     parser.add_argument("--sample", type=int, help="this many, drawn by --seed")

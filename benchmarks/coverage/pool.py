@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import select
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from queue import Empty, SimpleQueue
 from typing import Any
+
+from benchmarks.peers import peer_environment
 
 _SECONDS = 60.0
 
@@ -46,6 +49,7 @@ class _Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
+            env={**os.environ, **peer_environment(target)},
             bufsize=0,  # a buffered reader would hide a second line from select
         )
         assert self._process.stdout is not None

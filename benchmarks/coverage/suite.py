@@ -6,6 +6,7 @@ not the ``_expanded`` form of another test. The rule is all there is: no test is
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ PLAIN = ("float32", "int32", "int64", "bool")
 RTOL, ATOL = 1e-3, 1e-5
 
 Arrays = dict[str, Any]
+Runner = Callable[[Arrays], Arrays]
 
 
 class NotTensors(Exception):
