@@ -57,6 +57,13 @@ def issue(
     return envelope
 
 
+def sign_again(session: Session, director: Director) -> None:
+    """Sign every stored document anew, content and generation as they are, and publish it again."""
+    for row in session.scalars(select(DesiredRow)):
+        row.envelope = director.sign_document(dict(row.envelope["signed"])).to_dict()
+        row.published = 0
+
+
 def current(session: Session, device: str) -> Envelope | None:
     """The newest signed document of a device, None when there never was one."""
     row = session.get(DesiredRow, device)

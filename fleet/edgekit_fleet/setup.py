@@ -6,12 +6,17 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
+from securesystemslib.signer import CryptoSigner
+
 from edgekit.ports import Clock
 from edgekit_fleet import audit
-from edgekit_fleet.context import open_fleet
+from edgekit_fleet.context import Fleet, open_fleet
+from edgekit_fleet.desired import sign_again
 from edgekit_fleet.errors import ConflictError
 from edgekit_fleet.home import Home, create_home
+from edgekit_fleet.trust.director import Director
 from edgekit_fleet.trust.keys import OFFLINE, ROLES, ROOT, key_path, load_signer, make_keys, public_key
+from edgekit_fleet.trust.rotation import rotate
 
 
 def init_home(path: Path, *, tenant: str = "default") -> Home:
@@ -69,6 +74,43 @@ def init_keys(
                 after=keyids,
             )
     return _document(home, places, dict(keyids))
+
+
+def rotate_key(
+    fleet: Fleet, role: str, *, root_folder: Path | None = None, dry_run: bool = False
+) -> dict[str, Any]:
+    """Give one role a new key; devices follow at their next look. The service may run meanwhile.
+
+    Raises:
+        HomeError, TrustError, StorageError: as `trust.rotation.rotate`.
+    """
+
+    def sign_desired_again(signer: CryptoSigner) -> None:
+        with fleet.database.write() as session:
+            sign_again(session, Director(signer))
+
+    if dry_run:
+        keyids = list(fleet.repository.keyids(role))
+        return {"role": role, "before": keyids, "keyid": None, "path": None, "retired": None}
+    with fleet.home.locked("keys"):
+        done = rotate(fleet.repository, role, root_folder=root_folder, resign=sign_desired_again)
+        with fleet.database.write() as session:
+            audit.record(
+                session,
+                at=fleet.clock.now(),
+                actor=audit.local_actor(),
+                verb="key.rotate",
+                subject=role,
+                before={"keyids": list(done.before)},
+                after={"keyids": [done.keyid]},
+            )
+    return {
+        "role": role,
+        "before": list(done.before),
+        "keyid": done.keyid,
+        "path": str(done.path),
+        "retired": str(done.retired) if done.retired else None,
+    }
 
 
 def _document(home: Home, places: dict[str, Path], keyids: dict[str, str | None]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`edgekit key`: make and inspect the signing keys of a fleet."""
+"""`edgekit key`: make, rotate and inspect the signing keys of a fleet."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def key() -> None:
-    """Make and inspect the signing keys of a fleet."""
+    """Make, rotate and inspect the signing keys of a fleet."""
 
 
 @key.command()
@@ -58,6 +58,42 @@ def init(home: Path, root_dir: Path | None, tenant: str, dry_run: bool, as_json:
 
 
 @key.command()
+@click.argument("role", type=click.Choice(["root", "targets", "snapshot", "timestamp", "director"]))
+@home_option
+@keys_option
+@click.option(
+    "--root-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of the root key, when it is kept apart.",
+)
+@dry_run_option
+@json_option
+def rotate(
+    role: str, home: Path, keys: Path | None, root_dir: Path | None, dry_run: bool, as_json: bool
+) -> None:
+    """Give ROLE a new key: devices follow by themselves, the old key signs nothing any more.
+
+    Needs the root key (for the director the targets key instead). A rotation that was cut off is
+    completed by running it again. The service may run meanwhile.
+    """
+    from edgekit_fleet.setup import rotate_key
+
+    with local_fleet(home, keys) as fleet:
+        root_folder = root_dir.expanduser() if root_dir else None
+        document = rotate_key(fleet, role, root_folder=root_folder, dry_run=dry_run)
+    if as_json:
+        print_json({**document, "dry_run": dry_run})
+        return
+    old = ", ".join(keyid[:16] for keyid in document["before"])
+    if dry_run:
+        click.echo(f"Dry run: the {role} key {old} would be replaced")
+        return
+    click.echo(f"{role}: {old} → {document['keyid'][:16]} in {document['path']}")
+    if document["retired"]:
+        click.echo(f"The old key lies in {document['retired']}; it is trusted no more and can be destroyed.")
+
+
+@key.command()
 @home_option
 @keys_option
 @json_option
@@ -88,12 +124,14 @@ def _status(fleet: Fleet, folder: Path) -> dict[str, Any]:
     from edgekit_fleet.trust.keys import inspect_keys
 
     published = {item.role: item for item in fleet.repository.status()}
-    director = next(iter(fleet.repository.director_keys()), None)
     roles = []
     for found in inspect_keys(folder):
         metadata = published.get(found.role)
-        expected = metadata.keyids[0] if metadata else director
+        trusted = fleet.repository.keyids(found.role)
+        expected = found.keyid if found.keyid in trusted else next(iter(trusted), None)
         problem = found.problem
+        if problem is None and len(trusted) > 1:
+            problem = f"its rotation was cut off: run edgekit key rotate {found.role} again"
         if problem is None and found.keyid != expected:
             problem = "another key than the metadata names"
         roles.append(

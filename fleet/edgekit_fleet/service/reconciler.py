@@ -11,6 +11,7 @@ import logging
 import secrets
 import threading
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import select
@@ -31,6 +32,7 @@ from edgekit_fleet.service.lease import give_up, hold
 from edgekit_fleet.service.mover import Mover
 from edgekit_fleet.telemetry import forget_before
 from edgekit_fleet.trust.director import Director
+from edgekit_fleet.trust.keys import DIRECTOR, key_path
 
 M = TypeVar("M", bound=Mover)
 _log = logging.getLogger(__name__)
@@ -62,6 +64,7 @@ class Reconciler:
         self._renew_at = self._sweep_at = self._adopt_at = 0.0
         self._fed: dict[str, float] = {}
         self._director: Director | None = None
+        self._director_mark: tuple[int, int] | None = None
         self.holds_lease = False
 
     def wake(self) -> None:
@@ -134,8 +137,11 @@ class Reconciler:
         return self.holds_lease
 
     def _sign(self) -> Director:
-        if self._director is None:
-            self._director = Director.load(self._fleet.home.keys)
+        """The director whose key is in place now; it may be rotated while the service runs."""
+        key = key_path(self._fleet.home.keys, DIRECTOR)
+        mark = _mark(key)
+        if self._director is None or mark != self._director_mark:
+            self._director, self._director_mark = Director.load(self._fleet.home.keys), mark
         return self._director
 
     def _move(self, rollout: str, now: float) -> None:
@@ -225,6 +231,14 @@ class Reconciler:
             self._fed[name] = now
             with self._fleet.database.write() as session:
                 session.get_one(RolloutRow, name).published = revision
+
+
+def _mark(path: Path) -> tuple[int, int] | None:
+    try:
+        facts = path.stat()
+    except OSError:
+        return None
+    return facts.st_ino, facts.st_mtime_ns
 
 
 def _unsent(session: Session) -> list[RolloutRow]:

@@ -11,7 +11,7 @@ Uses python-tuf's metadata classes; the client side is the agent's business. Spe
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -81,7 +81,7 @@ class Repository:
         home: whose repository.
         expiry: days until each role's metadata expires.
         now: wall clock, seconds since the epoch.
-        keys: folder of the signing keys; the home's by default.
+        keys: folder of signing keys that comes before the home's.
     """
 
     def __init__(
@@ -172,6 +172,50 @@ class Repository:
                 self._write_timestamp(state.timestamp, state.snapshot, self._signers(state.root, TIMESTAMP))
                 renewed.append(TIMESTAMP)
         return tuple(renewed)
+
+    def sign_again(self, role: str) -> None:
+        """Sign the newest metadata of targets, snapshot or timestamp (and what refers to it) with the key
+        that is in place now."""
+        with self._home.locked("tuf"):
+            state = self._load()
+            if role == TARGETS:
+                signers = self._signers(state.root, TARGETS, SNAPSHOT, TIMESTAMP)
+                self._publish(state.targets, state.snapshot, state.timestamp, signers)
+                return
+            signers = self._signers(state.root, *((SNAPSHOT, TIMESTAMP) if role == SNAPSHOT else (role,)))
+            if role == SNAPSHOT:
+                self._write_snapshot(state.snapshot, signers)
+            self._write_timestamp(state.timestamp, state.snapshot, signers)
+
+    def change_root(self, change: Callable[[Root], None], signers: Sequence[CryptoSigner]) -> None:
+        """Publish a new root version.
+
+        Raises:
+            TrustError: the signers are not those that the present and the new root ask for.
+        """
+        with self._home.locked("tuf"):
+            root = self._load_root()
+            following = Metadata(Root.from_dict(root.signed.to_dict()))
+            following.signed.version += 1
+            following.signed.expires = self._expires(self._expiry.root)
+            change(following.signed)
+            for signer in signers:
+                following.sign(signer, append=True)
+            name = f"{following.signed.version}.root.json"
+            for judge in (root, following):
+                self._demand(judge, ROOT, following, name)
+            self._write_metadata(name, following)
+
+    def key_folder(self, role: str) -> Path:
+        """Where a role's private key lies: the folder that was given, else the home's."""
+        folders = (self._keys, self._home.keys)
+        return next((folder for folder in folders if key_path(folder, role).exists()), self._keys)
+
+    def keyids(self, role: str) -> tuple[str, ...]:
+        """The keys that are trusted for a role; two while one is being rotated."""
+        if role == DIRECTOR:
+            return tuple(self.director_keys())
+        return tuple(self._load_root().signed.roles[role].keyids)
 
     def targets(self) -> Mapping[str, TargetFile]:
         """All targets by path, from verified metadata."""
@@ -296,12 +340,12 @@ class Repository:
             raise self._damaged(name, "cannot be read") from error
 
     def _signers(self, root: Metadata[Root], *roles: str) -> dict[str, CryptoSigner]:
-        signers = {role: load_signer(key_path(self._keys, role), role) for role in roles}
+        signers = {role: load_signer(key_path(self.key_folder(role), role), role) for role in roles}
         for role, signer in signers.items():
             if public_key(signer).keyid not in root.signed.roles[role].keyids:
                 raise TrustError(
                     f"this is not the {role} key of this fleet",
-                    where=str(key_path(self._keys, role)),
+                    where=str(key_path(self.key_folder(role), role)),
                     remedy="see the expected key id with: edgekit key status",
                     code="wrong_key",
                 )
