@@ -12,6 +12,9 @@ from typing import Any
 from edgekit.package import Quantization, Requirements, Tensor
 
 
+_WORKERS = {"keras": "tensorflow", "savedmodel": "tensorflow", "torch": "torch"}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Source:
     """The model as given. `kind` is a frontend's name; `digest` is hex over all its bytes."""
@@ -24,7 +27,7 @@ class Source:
     @property
     def worker(self) -> str:
         """The kind of worker that can load it."""
-        return "plain" if self.kind == "onnx" else "tensorflow"
+        return _WORKERS.get(self.kind, "plain")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +63,8 @@ class Job:
 
     `source` and `hub` are paths (the hub is the canonical float ONNX graph in the contract's names),
     `inputs` and `outputs` the contract's tensors, in the source's order; `calibration` an npz by
-    input name and `ranges` the stored calibration of the hub, or None.
+    input name and `ranges` the stored calibration of the hub, or None; `contract` the contract's
+    inputs and outputs (JSON) where the options ask for an artifact that shows them to its users.
     """
 
     target: str
@@ -72,6 +76,7 @@ class Job:
     options: Mapping[str, Any] = field(default_factory=dict)
     calibration: str | None = None
     ranges: str | None = None
+    contract: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
 
     def to_dict(self) -> dict[str, Any]:

@@ -9,17 +9,18 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
 
-from edgekit.errors import EdgekitError, SourceError
+from edgekit.errors import EdgekitError
 from edgekit.package import Refusal
 from edgekit.profile import load_profile
 from edgekit_converters.engine.assemble import write_package
 from edgekit_converters.engine.cache import Cache
-from edgekit_converters.engine.plan import Plan, Wanted, make_plan
+from edgekit_converters.engine.plan import CALIBRATED, Plan, Wanted, make_plan
 from edgekit_converters.engine.pool import Pool
 from edgekit_converters.engine.prepare import Context, Prepared, prepare, read_contract, with_ranges
 from edgekit_converters.engine.request import Progress, Request, Result, Silent
 from edgekit_converters.engine.variants import Checked, check_variant
 from edgekit_converters.errors import storage_error
+from edgekit_converters.source import recognise
 from edgekit_converters.targets import known_targets
 
 Outcome = Checked | Refusal
@@ -43,8 +44,7 @@ def convert(request: Request, progress: Progress | None = None, pool: Pool | Non
     started = time.monotonic()
     profiles = [load_profile(name) for name in dict.fromkeys(request.profiles)]
     _check_out(request.out)
-    if not request.source.exists():
-        raise SourceError("no such file or folder", where=str(request.source), remedy="check the path")
+    recognise(request.source, trust=request.trust)
     contract = read_contract(request)
     plan = make_plan(
         profiles,
@@ -91,7 +91,7 @@ def _outcomes(context: Context, prepared: Prepared, plan: Plan) -> Mapping[str, 
     for wanted in plan.wanted:
         groups.setdefault(wanted.build_key, []).append(wanted)
     ranges, problem = None, None
-    if any(item.target != "tflite" and item.precision == "int8" for item in plan.wanted):
+    if any(item.precision in CALIBRATED for item in plan.wanted):
         context.progress.step("calibration", "measuring ranges")
         try:
             ranges = with_ranges(context, prepared)
@@ -102,9 +102,7 @@ def _outcomes(context: Context, prepared: Prepared, plan: Plan) -> Mapping[str, 
     def one(group: list[Wanted]) -> Outcome | EdgekitError:
         first = group[0]
         try:
-            if problem is not None and first.target != "tflite" and first.precision == "int8":
-                raise problem
-            return check_variant(context, prepared, first, ranges)
+            return check_variant(context, prepared, first, problem or ranges)
         except EdgekitError as error:
             if error.code == "disk_full":
                 return error

@@ -63,10 +63,11 @@ def make_plan(
         DataError: int8 was named and there is no calibration data.
     """
     _check_words(profiles, targets, precisions)
-    if "int8" in precisions and not has_calibration:
+    static = next((name for name in precisions if name in CALIBRATED), None)
+    if static is not None and not has_calibration:
         raise DataError(
-            "int8 was asked for, and static int8 needs calibration data",
-            where="--precision int8",
+            f"{static} was asked for, and static {static} needs calibration data",
+            where=f"--precision {static}",
             remedy="give --calibration FILE.npz with 100 or more real samples",
             code="needs_calibration",
         )
@@ -83,6 +84,8 @@ def make_plan(
     return Plan(wanted=tuple(wanted), refused=tuple(refused))
 
 
+CALIBRATED = ("int8", "int16x8")
+"""Precisions whose activations are quantized by the stored calibration."""
 _Problem = tuple[str, str, str]
 
 
@@ -93,10 +96,10 @@ def _obstacle(item: Wanted, installed: Sequence[str], has_calibration: bool) -> 
             f"no target {item.target!r} is installed here",
             f"installed: {', '.join(installed)}",
         )
-    if item.precision == "int8" and not has_calibration:
+    if item.precision in CALIBRATED and not has_calibration:
         return (
             "needs_calibration",
-            "static int8 is not built without calibration data",
+            f"static {item.precision} is not built without calibration data",
             "give --calibration FILE.npz with 100 or more real samples",
         )
     return None

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from edgekit.digest import digest_of
 from edgekit.errors import EdgekitError
-from edgekit_converters.engine.plan import Wanted
+from edgekit_converters.engine.plan import CALIBRATED, Wanted
 from edgekit_converters.engine.prepare import Context, Prepared, calibration_file
 from edgekit_converters.npz import load_arrays
-from edgekit_converters.targets import load_target
+from edgekit_converters.targets import load_target, routes_of
+from edgekit_converters.targets.routes import Route
 from edgekit_converters.tools import tool_versions
 from edgekit_converters.values import Built, Job
 from edgekit_converters.verify.compare import OutputError, output_error
@@ -38,18 +39,57 @@ class Checked:
     errors: Mapping[str, OutputError]
 
 
-def check_variant(context: Context, prepared: Prepared, wanted: Wanted, ranges: Path | None) -> Checked:
-    """Build, execute and judge one artifact.
+def check_variant(
+    context: Context, prepared: Prepared, wanted: Wanted, ranges: Path | EdgekitError | None
+) -> Checked:
+    """Build, execute and judge one artifact by the target's routes in turn, until one passes.
+
+    `ranges` is the stored calibration of the hub, or why there is none.
 
     Raises:
-        EdgekitError: it cannot be built or run; `code` is the reason.
+        EdgekitError: no route builds and runs it; the first one's error, `code` is the reason.
     """
+    tried: list[dict[str, str]] = []
+    first: EdgekitError | None = None
+    breach: Checked | None = None
+    for route in routes_of(load_target(wanted.target), prepared.source.kind, wanted.precision):
+        try:
+            checked = _check_route(context, prepared, wanted, ranges, route)
+        except EdgekitError as error:
+            first = first or error
+            tried.append({"route": route.name, "code": error.code, "message": str(error)[:300]})
+            continue
+        if checked.verdict.verdict != "breach":
+            return _with_tried(checked, tried)
+        breach = breach or checked
+        tried.append({"route": route.name, "code": "accuracy_breach", "message": checked.verdict.why})
+    if breach is not None:
+        return _with_tried(breach, [item for item in tried if item["code"] != "accuracy_breach"])
+    assert first is not None
+    raise first
+
+
+def _with_tried(checked: Checked, tried: list[dict[str, str]]) -> Checked:
+    """`checked` with the routes that were refused before it among its facts."""
+    if not tried:
+        return checked
+    facts = {**checked.built.facts, "refused_routes": tried}
+    return replace(checked, built=replace(checked.built, facts=facts))
+
+
+def _check_route(
+    context: Context, prepared: Prepared, wanted: Wanted, ranges: Path | EdgekitError | None, route: Route
+) -> Checked:
     target = load_target(wanted.target)
     name = wanted.id
-    if prepared.hub.problem is not None and _needs_hub(prepared, wanted):
+    if prepared.hub.problem is not None and route.needs_hub:
         raise prepared.hub.problem
+    if isinstance(ranges, EdgekitError):
+        if route.needs_hub and wanted.precision in CALIBRATED:
+            raise ranges
+        ranges = None
     context.progress.step(name, "building")
-    key, folder, built = _build(context, prepared, wanted, ranges, target.worker)
+    key, folder, built = _build(context, prepared, wanted, ranges, route)
     if not target.kernel_sets:
         verdict = Verdict(
             verdict="unverified",
@@ -88,14 +128,10 @@ def check_variant(context: Context, prepared: Prepared, wanted: Wanted, ranges: 
     )
 
 
-def _needs_hub(prepared: Prepared, wanted: Wanted) -> bool:
-    return wanted.target != "tflite" or prepared.source.kind == "onnx"
-
-
 def _build(
-    context: Context, prepared: Prepared, wanted: Wanted, ranges: Path | None, worker: str
+    context: Context, prepared: Prepared, wanted: Wanted, ranges: Path | None, route: Route
 ) -> tuple[str, Path, Built]:
-    calibrated = wanted.precision == "int8"
+    calibrated = wanted.precision in CALIBRATED
     job = Job(
         target=wanted.target,
         precision=wanted.precision,
@@ -103,14 +139,15 @@ def _build(
         hub=str(prepared.hub.path or ""),
         inputs=prepared.resolved.inputs,
         outputs=prepared.resolved.outputs,
-        options=wanted.options,
+        options={**wanted.options, **({"route": route.name} if route.name else {})},
+        contract=_ports(prepared, wanted),
         calibration=str(calibration_file(context)) if calibrated and prepared.calibration else None,
         ranges=str(ranges) if calibrated and ranges else None,
         seed=context.request.seed,
     )
 
     def run(folder: Path) -> Any:
-        return context.pool.run(worker, "build", {"job": job.to_dict(), "folder": str(folder)})
+        return context.pool.run(route.worker, "build", {"job": job.to_dict(), "folder": str(folder)})
 
     paths = {
         "source": prepared.source.digest,
@@ -127,6 +164,17 @@ def _build(
     return stage.key, stage.folder, Built.from_dict(stage.value)
 
 
+def _ports(prepared: Prepared, wanted: Wanted) -> Mapping[str, Any]:
+    """What the contract says about inputs and outputs, for artifacts that show it to their users."""
+    if not wanted.options.get("image_inputs") and not wanted.options.get("class_labels"):
+        return {}
+    contract = prepared.resolved.contract
+    return {
+        "inputs": [asdict(item) for item in contract.inputs],
+        "outputs": [asdict(item) for item in contract.outputs],
+    }
+
+
 def _execute(
     context: Context, prepared: Prepared, wanted: Wanted, key: str, folder: Path, built: Built
 ) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
@@ -138,7 +186,9 @@ def _execute(
             "data": str(prepared.data),
             "out": str(place / "outputs.npz"),
         }
-        return context.pool.run("plain", "execute", args)
+        target = load_target(wanted.target)
+        worker = "plain" if target.method == "executed" else target.worker
+        return context.pool.run(worker, "execute", args)
 
     import platform
 

@@ -1,8 +1,9 @@
 """Targets: one folder each, implementing `edgekit.ports.Target`, found by entry point.
 
 Beyond the port, a target says which kind of worker process builds it (`worker`: ``plain``,
-``tensorflow`` or ``coremltools``), names its runtime, and lists the kernel sets that the runtime
-offers here, the first being the default; `open` gives a session on one of them.
+``tensorflow`` or ``coremltools``), how its artifacts are run (`method`: ``executed`` by their runtime in a
+plain worker, or ``emulated`` by something of ours in the building one), names its runtime, and lists the
+kernel sets that the runtime offers here, the first being the default; `open` gives a session on one of them.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any, Protocol
 from edgekit.errors import UsageError
 from edgekit.ports import Arrays
 from edgekit.tomlfile import did_you_mean
+from edgekit_converters.targets.routes import Route
 from edgekit_converters.values import Built, Job
 
 GROUP = "edgekit.targets"
@@ -34,6 +36,7 @@ class Target(Protocol):
     name: str
     precisions: tuple[str, ...]
     worker: str
+    method: str
     runtime: str
     kernel_sets: tuple[str, ...]
 
@@ -44,6 +47,15 @@ class Target(Protocol):
     def open(self, folder: Path, artifact: Built, *, kernels: str, threads: int) -> Session | None: ...
 
     def version(self) -> str: ...
+
+
+def routes_of(target: Target, kind: str, precision: str) -> tuple[Route, ...]:
+    """The target's ways to build from a source of `kind`; one for a target that names none."""
+    named = getattr(target, "routes", None)
+    if named is None:
+        return (Route(name="", worker=target.worker),)
+    found: tuple[Route, ...] = named(kind, precision)
+    return found
 
 
 def known_targets() -> tuple[str, ...]:

@@ -1,9 +1,8 @@
-"""TFLite FlatBuffers, built by TensorFlow's converter and executed by LiteRT.
+"""TFLite FlatBuffers, written by our own lowering of the hub and executed by LiteRT.
 
-Routes: ``keras`` and ``savedmodel`` sources through their TensorFlow function; ``onnx`` sources
-through the canonical hub, rebuilt op by op as a TensorFlow function (`onnx_to_tf`, a documented op
-set). Each file gets the contract's names on its tensors and in its signature. TensorFlow is
-imported in the building worker only; running needs LiteRT alone.
+Two routes, tried in this order: the hub and `lower`, without TensorFlow, for every source; and, for
+``keras`` and ``savedmodel`` sources whose first route is refused, TensorFlow's converter (`convert`). Each
+file has the contract's names on its tensors and in its signature.
 """
 
 from __future__ import annotations
@@ -14,30 +13,43 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.ports import Arrays
+from edgekit_converters.targets.routes import Route
 from edgekit_converters.targets.tflite.runner import LiteRtSession
 from edgekit_converters.values import Built, Job
 
 FILE = "model.tflite"
+_BY_TENSORFLOW = ("fp32", "fp16", "dynamic", "int8")
 
 
 class TfliteTarget:
     """See the module."""
 
     name = "tflite"
-    precisions = ("fp32", "fp16", "dynamic", "int8")
-    worker = "tensorflow"
+    precisions = ("fp32", "fp16", "dynamic", "int8", "int16x8", "int4")
+    worker = "plain"
+    method = "executed"
     runtime = "litert"
     kernel_sets = ("xnnpack", "builtin")
 
+    def routes(self, kind: str, precision: str) -> tuple[Route, ...]:
+        """Ways to build from a source of `kind`, the cheapest first."""
+        own = Route(name="hub", worker="plain")
+        foreign = kind in ("keras", "savedmodel") and precision in _BY_TENSORFLOW
+        return (own, Route(name="tensorflow", worker="tensorflow", needs_hub=False)) if foreign else (own,)
+
     def build(self, job: Job, folder: Path) -> Built:
-        """Write ``model.tflite``; int8 has int8 inputs and outputs.
+        """Write ``model.tflite`` by the route that the job's options name; int8 has int8 ports.
 
         Raises:
-            Refusal: an op outside the set, no calibration, or nothing was quantized.
+            Refusal: an op has no exact lowering, no calibration, or nothing was quantized.
         """
-        from edgekit_converters.targets.tflite.convert import build
+        if job.options.get("route") == "tensorflow":
+            from edgekit_converters.targets.tflite.convert import build as by_tensorflow
 
-        return build(job, folder / FILE)
+            return by_tensorflow(job, folder / FILE)
+        from edgekit_converters.targets.tflite.build import build as by_hub
+
+        return by_hub(job, folder / FILE)
 
     def open(self, folder: Path, artifact: Built, *, kernels: str, threads: int) -> LiteRtSession:
         """A session on the kernel set ``xnnpack`` (LiteRT's default) or ``builtin``."""

@@ -1,4 +1,4 @@
-"""Building a TFLite file with TensorFlow's converter. Imported in TensorFlow workers only."""
+"""The second route: TensorFlow's converter, for Keras and SavedModel. Imported in TensorFlow workers only."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from edgekit_converters import frontends
 from edgekit_converters.errors import Refusal
 from edgekit_converters.npz import load_arrays
 from edgekit_converters.targets.tflite import flatbuffer
+from edgekit_converters.targets.tflite.effect import require_effect
 from edgekit_converters.values import Built, Job
 
 MINIMUM = "1.2.0"
@@ -32,7 +33,7 @@ def build(job: Job, path: Path) -> Built:
         data = _converted(converter)
     data = flatbuffer.finish(data, [item.name for item in job.inputs], [item.name for item in job.outputs])
     found = flatbuffer.inspect(data)
-    _require_effect(job, found)
+    require_effect(job.precision, found.facts)
     path.write_bytes(data)
     return Built(
         main=path.name,
@@ -47,10 +48,6 @@ def build(job: Job, path: Path) -> Built:
 
 def _function(job: Job) -> tuple[Any, str]:
     """The source as a concrete function with a free batch, kept for the next precision."""
-    if job.source.kind == "onnx":
-        from edgekit_converters.targets.tflite.onnx_to_tf import rebuild
-
-        return rebuild(Path(job.hub)), "onnx > hub > tensorflow ops > TFLiteConverter"
     key = job.source.digest
     if key not in _loaded:
         _loaded.clear()
@@ -112,24 +109,6 @@ def refused_by_converter(said: str) -> Refusal:
         remedy=remedy,
         code="conversion_failed",
     )
-
-
-def _require_effect(job: Job, found: flatbuffer.Inspection) -> None:
-    """Did anything happen? Refuse a file that says int8 or fp16 and is float."""
-    facts = found.facts
-    effective = {
-        "fp32": True,
-        "fp16": facts["fp16_weights"] > 0,
-        "dynamic": facts["int8_weights"] > 0,
-        "int8": facts["int8_op_ratio"] >= 0.5 and facts["int8_weights"] > 0,
-    }[job.precision]
-    if not effective:
-        raise Refusal(
-            f"nothing was converted to {job.precision}: {facts['int8_weights']} int8 and "
-            f"{facts['fp16_weights']} fp16 weight tensors",
-            remedy="the weights are too small for this precision; use fp32 or int8 with calibration",
-            code="nothing_quantized",
-        )
 
 
 class _quiet:  # noqa: N801  # a context manager used like a function

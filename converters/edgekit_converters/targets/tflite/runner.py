@@ -24,6 +24,7 @@ class LiteRtSession:
         self._interpreter = Interpreter(model_path=str(path), num_threads=threads, **extra)
         self._interpreter.allocate_tensors()
         self._inputs = self._indices(artifact.inputs, self._interpreter.get_input_details())
+        self._dtypes = {int(item["index"]): item["dtype"] for item in self._interpreter.get_input_details()}
         self._outputs = self._indices(artifact.outputs, self._interpreter.get_output_details())
 
     @staticmethod
@@ -40,20 +41,20 @@ class LiteRtSession:
     def step(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """One inference."""
         for port, index in self._inputs:
-            self._interpreter.set_tensor(index, quantize(inputs[port.name], port))
+            self._interpreter.set_tensor(index, quantize(inputs[port.name], port, self._dtypes[index]))
         self._interpreter.invoke()
         return {
             port.name: dequantize(self._interpreter.get_tensor(index), port) for port, index in self._outputs
         }
 
 
-def quantize(values: Any, port: Tensor) -> Any:
-    """Real values to the port's integers: round half to even, saturate to int8."""
+def quantize(values: Any, port: Tensor, dtype: Any = np.int8) -> Any:
+    """Real values to the port's integers: round half to even, saturate to `dtype`."""
     if port.quantization is None:
         return values
-    limits = np.iinfo(np.int8)
+    limits = np.iinfo(dtype)
     scaled = np.rint(np.asarray(values, np.float64) / port.quantization.scale) + port.quantization.zero_point
-    return np.clip(scaled, limits.min, limits.max).astype(np.int8)
+    return np.clip(scaled, limits.min, limits.max).astype(dtype)
 
 
 def dequantize(values: Any, port: Tensor) -> Any:

@@ -63,7 +63,7 @@ class Mark:
 
     graph: Any
     state: tuple[Any, ...]
-    counts: tuple[int, int, int]
+    transposes: int
 
 
 @dataclass
@@ -75,9 +75,6 @@ class Context:
     done: set[ir.Node] = field(default_factory=set)
     pattern: Pattern | None = None
     transposes: int = 0
-    halves: int = 0
-    integers: int = 0
-    integer_ops: int = 0
     quants: dict[ir.Value, Quant] = field(default_factory=dict)
     """Scales of the integer values of a QDQ graph."""
     unclear: set[ir.Value] = field(default_factory=set)
@@ -274,7 +271,6 @@ class Context:
 
     def const(self, array: np.ndarray, *, name: str = "const", quant: Quant | None = None) -> Tensor:
         """A constant tensor; equal small ones are stored once."""
-        array = np.ascontiguousarray(array).reshape(np.shape(array))
         dtype = ir.DataType.from_numpy(array.dtype)
         key = (array.tobytes(), array.shape, dtype, quant) if array.nbytes <= _SHARED_BELOW else None
         if key is not None and key in self._shared:
@@ -363,13 +359,13 @@ class Context:
         """Where the lowering stands, for `back_to`."""
         held = {value: dict(orders) for value, orders in self._held.items()}
         state = (held, dict(self._deferred), dict(self._shared), set(self.done), dict(self.flattened))
-        return Mark(self.graph.mark(), state, (self.transposes, self.halves, self.integers))
+        return Mark(self.graph.mark(), state, self.transposes)
 
     def back_to(self, mark: Mark) -> None:
         """Forget everything since `mark`."""
         self.graph.back_to(mark.graph)
         self._held, self._deferred, self._shared, self.done, self.flattened = mark.state
-        self.transposes, self.halves, self.integers = mark.counts
+        self.transposes = mark.transposes
 
     def touches_floats(self, first: int) -> bool:
         """Whether an operator since number `first` reads or writes floats."""

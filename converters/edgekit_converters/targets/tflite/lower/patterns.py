@@ -225,7 +225,6 @@ def _lower_integers(ctx: Context, node: ir.Node, rule: Rule, match: Match) -> No
     ctx.pattern = None
     if ctx.touches_floats(first):
         raise Refusal(f"{node.op_type} is no integer op as it stands", code="unsupported_type")
-    ctx.integer_ops += 1
     ctx.done.update(match.writers)
     if match.tail is not None:
         ctx.done.add(match.tail)

@@ -42,7 +42,6 @@ def half(ctx: Context, array: Array, *, name: str) -> Tensor:
     if not np.isfinite(stored).all() or ctx.options.weights == "float32":
         return ctx.const(array, name=name)
     small = ctx.const(stored, name=name)
-    ctx.halves += 1
     return ctx.emit("DEQUANTIZE", [small], Spec(small.shape, ir.DataType.FLOAT))
 
 
@@ -53,7 +52,6 @@ def _integers(ctx: Context, array: Array, axis: int, *, name: str, bits: int) ->
     scale = np.where(peaks > 0, peaks / limit, 1.0).astype(np.float32)
     values = np.clip(np.rint(array / scale), -limit, limit).astype(np.int8)
     quant = Quant(tuple(map(float, scale.reshape(-1))), (0,) * scale.size, axis)
-    ctx.integers += 1
     return ctx.const(values if bits == 8 else values.astype(ml_dtypes.int4), name=name, quant=quant)
 
 

@@ -138,9 +138,17 @@ class Graph:
         tensors, buffers, operators, self.opcodes, self.runtimes, self.counts, self._names = mark
         del self.tensors[tensors:], self.buffers[buffers:], self.operators[operators:]
 
-    def touches_floats(self, first: int) -> bool:
-        """Whether an operator since number `first` reads or writes floats."""
-        used = {i for op in self.operators[first:] for i in (*op.inputs, *op.outputs) if i >= 0}
+    def integer_operators(self) -> int:
+        """How many operators neither read nor write floats."""
+        return sum(not self.touches_floats(i, i + 1) for i in range(len(self.operators)))
+
+    def constants_of(self, dtype: ir.DataType) -> int:
+        """How many constants have this type."""
+        return sum(bool(item.buffer) and item.type == TYPES[dtype] for item in self.tensors)
+
+    def touches_floats(self, first: int, end: int | None = None) -> bool:
+        """Whether an operator from number `first` on reads or writes floats."""
+        used = {i for op in self.operators[first:end] for i in (*op.inputs, *op.outputs) if i >= 0}
         return any(self.tensors[i].type in _FLOATS for i in used)
 
     def min_runtime(self) -> str:
@@ -156,8 +164,14 @@ class Ports:
     outputs: tuple[tuple[str, int], ...]
 
 
-def serialise(graph: Graph, ports: Ports) -> bytes:
-    """The file.
+def type_name(dtype: ir.DataType) -> str:
+    """The schema's name of a type."""
+    names = {value: name for name, value in vars(schema.TensorType).items()}
+    return str(names[TYPES[dtype]])
+
+
+def check_size(graph: Graph) -> None:
+    """Whether a file can hold the graph.
 
     Raises:
         Refusal: it would be larger than a FlatBuffer can be (2 GB).
@@ -169,8 +183,11 @@ def serialise(graph: Graph, ports: Ports) -> bytes:
             remedy="use --precision int8, fp16 or int4, split the model, or use an onnx target",
             code="too_large",
         )
-    tables = _tables(graph, ports)
-    return b"".join(_laid_out(tables, graph.buffers))
+
+
+def serialise(graph: Graph, ports: Ports) -> Iterator[bytes | memoryview]:
+    """The file in pieces, each weight brought into its order only when its turn comes."""
+    return _laid_out(_tables(graph, ports), graph.buffers)
 
 
 def _tables(graph: Graph, ports: Ports) -> bytearray:
@@ -194,7 +211,7 @@ def _laid_out(tables: bytearray, buffers: Sequence[np.ndarray | None]) -> Iterat
     """The file in pieces: tables with their vectors pointed at what follows, then the weights."""
     model = schema.Model.GetRootAs(tables, 0)
     position = len(tables)
-    pieces: list[bytes | memoryview] = []
+    paddings = []
     for index, data in enumerate(buffers):
         if data is None or data.nbytes == 0:
             continue
@@ -204,11 +221,12 @@ def _laid_out(tables: bytearray, buffers: Sequence[np.ndarray | None]) -> Iterat
         padding = -(position + 4) % _ALIGNMENT
         vector = position + padding
         struct.pack_into("<I", tables, place, vector - place)
-        pieces.append(bytes(padding) + struct.pack("<I", data.nbytes))
-        pieces.append(np.ascontiguousarray(data).reshape(-1).view(np.uint8).data)
+        paddings.append((bytes(padding), data))
         position = vector + 4 + data.nbytes
     yield bytes(tables)
-    yield from pieces
+    for filler, data in paddings:
+        yield filler + struct.pack("<I", data.nbytes)
+        yield np.ascontiguousarray(data).reshape(-1).view(np.uint8).data
     yield bytes(-position % _ALIGNMENT)
 
 

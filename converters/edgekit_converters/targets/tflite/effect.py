@@ -1,0 +1,31 @@
+"""Did anything happen? A file that says int8, fp16 or int4 and is float is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from edgekit_converters.errors import Refusal
+
+
+def require_effect(precision: str, facts: Mapping[str, Any]) -> None:
+    """Check what the file holds against what was asked.
+
+    Raises:
+        Refusal: nothing was converted to `precision`.
+    """
+    int8, fp16, int4 = (facts.get(f"{name}_weights", 0) for name in ("int8", "fp16", "int4"))
+    effective = {
+        "fp32": True,
+        "fp16": fp16 > 0,
+        "dynamic": int8 > 0,
+        "int4": int4 > 0,
+        "int8": facts["int8_op_ratio"] >= 0.5 and int8 > 0,
+        "int16x8": facts["int8_op_ratio"] >= 0.5 and int8 > 0,
+    }[precision]
+    if not effective:
+        raise Refusal(
+            f"nothing was converted to {precision}: {int8} int8 and {fp16} fp16 weight tensors",
+            remedy="the weights are too small for this precision; use fp32 or int8 with calibration",
+            code="nothing_quantized",
+        )
