@@ -48,6 +48,8 @@ class OnnxSession:
         """Compute all outputs for all samples, in steps of the batch the file takes."""
         n = len(inputs[self.inputs[0]])
         parts = [self.step({k: inputs[k][i : i + self._step] for k in self.inputs}) for i in self._starts(n)]
+        if len(parts) == 1:
+            return parts[0]
         return {name: np.concatenate([part[name] for part in parts]) for name in self.outputs}
 
     def step(self, inputs: Mapping[str, Any]) -> dict[str, Any]:

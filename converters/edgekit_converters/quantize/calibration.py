@@ -1,9 +1,10 @@
 """The one calibration: what every float tensor of a graph does on the calibration samples.
 
-Per tensor: minimum, maximum and a histogram between them; per channel: largest magnitude and mean.
-Tensors are looked at in parts that fit into a fixed budget of memory; where all samples of a part do
-not fit, the samples are run twice, so that the histogram's ends are exact either way. A histogram
-counts finite values only: what is not finite is refused, with the tensor named.
+Per tensor: minimum, maximum and a histogram between them; per channel: both ends and the mean.
+Constant scales and shifts are folded into weights first (`affine`), as every quantization does: the
+tensors between them are never looked at. Tensors are looked at in parts that fit into a fixed budget of
+memory; where all samples of a part do not fit, the samples are run twice, so that the histogram's ends
+are exact either way. What is not finite is refused, with the tensor named.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import onnx_ir as ir
 
 from edgekit.errors import DataError
 from edgekit_converters.npz import load_arrays
+from edgekit_converters.quantize import affine
 from edgekit_converters.quantize.running import BUDGET, chunks, float_tensors, runs
 from edgekit_converters.quantize.statistics import BINS, Statistics, Tensor, save
 
@@ -32,7 +34,9 @@ def calibrate(hub: Path, samples: Path, out: Path) -> Mapping[str, Any]:
     Raises:
         DataError: a tensor of the graph is not finite on some sample.
     """
-    found = measure(ir.load(hub), load_arrays(samples))
+    model = ir.load(hub)
+    affine.fold(model.graph)
+    found = measure(model, load_arrays(samples))
     save(out, found)
     return {"tensors": len(found.tensors), "samples": found.samples}
 
@@ -109,8 +113,8 @@ def _of(name: str, values: Sequence[Any], axis: int | None) -> Tensor:
     return _tensor(look, counts, axis)
 
 
-def _look(name: str, value: Any, axis: int | None) -> tuple[float, float, Any, Any, int]:
-    """Minimum, maximum, peaks, sums and count of one step."""
+def _look(name: str, value: Any, axis: int | None) -> Any:
+    """Minimum, maximum, the same per channel, sums and count of one step."""
     low, high = float(value.min()), float(value.max())
     if not (np.isfinite(low) and np.isfinite(high)):
         raise DataError(
@@ -120,10 +124,10 @@ def _look(name: str, value: Any, axis: int | None) -> tuple[float, float, Any, A
             code="not_finite",
         )
     if axis is None or axis >= value.ndim:
-        return low, high, None, None, 0
+        return low, high, None, None, None, 0
     others = tuple(i for i in range(value.ndim) if i != axis)
-    peaks = np.maximum(value.max(axis=others), -value.min(axis=others))
-    return low, high, peaks, value.sum(axis=others, dtype=np.float64), value.size // value.shape[axis]
+    sums = value.sum(axis=others, dtype=np.float64)
+    return low, high, value.min(axis=others), value.max(axis=others), sums, value.size // value.shape[axis]
 
 
 def _merged(first: Any, second: Any) -> Any:
@@ -132,21 +136,17 @@ def _merged(first: Any, second: Any) -> Any:
     low, high = min(first[0], second[0]), max(first[1], second[1])
     # Recurrent layers have the batch on axis 1, which a last short step shows: that is no channel.
     if first[2] is None or second[2] is None or first[2].shape != second[2].shape:
-        return low, high, None, None, 0
-    return low, high, np.maximum(first[2], second[2]), first[3] + second[3], first[4] + second[4]
+        return low, high, None, None, None, 0
+    lows, highs = np.minimum(first[2], second[2]), np.maximum(first[3], second[3])
+    return low, high, lows, highs, first[4] + second[4], first[5] + second[5]
 
 
 def _tensor(look: Any, counts: Any, axis: int | None) -> Tensor:
-    low, high, peaks, sums, count = look
-    means = None if sums is None else (sums / count).astype(np.float64)
-    return Tensor(
-        low=low,
-        high=high,
-        histogram=counts,
-        axis=axis if peaks is not None else None,
-        peaks=peaks,
-        means=means,
-    )
+    low, high, lows, highs, sums, count = look
+    if lows is None:
+        return Tensor(low=low, high=high, histogram=counts)
+    means = sums / count
+    return Tensor(low=low, high=high, histogram=counts, axis=axis, lows=lows, highs=highs, means=means)
 
 
 def histogram(value: Any, low: float, high: float) -> Any:

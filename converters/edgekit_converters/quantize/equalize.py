@@ -17,6 +17,7 @@ import onnx_ir as ir
 
 from edgekit_converters.quantize import scaling
 from edgekit_converters.quantize.graphs import clone, remove_unused
+from edgekit_converters.quantize.statistics import Tensor
 
 _SHARED = 0.5
 _LARGEST = 64.0
@@ -27,23 +28,25 @@ KINDS: Mapping[str, tuple[str, ...]] = {
 }
 
 
-def equalized(model: ir.Model, peaks: Mapping[str, Any], kind: str) -> tuple[ir.Model, list[str]]:
-    """A copy with factors moved at sites whose producer is of `kind`; and the tensors that changed.
+def equalized(model: ir.Model, known: Mapping[str, Tensor], kind: str) -> tuple[ir.Model, dict[str, Tensor]]:
+    """A copy with factors moved at sites whose producer is of `kind`, and what its tensors do now.
 
-    `peaks`: largest magnitude per channel by tensor name, from the stored calibration.
+    `known`: the stored calibration by tensor name. Sites of which it does not know the channels of
+    every tensor are left as they are.
     """
     copy = clone(model)
-    changed: list[str] = []
+    changed: dict[str, Tensor] = {}
     for site in scaling.sites(copy.graph):
-        name = str(site.tensor.name)
-        if site.producer.op_type not in KINDS[kind] or peaks.get(name) is None:
+        if site.producer.op_type not in KINDS[kind]:
             continue
-        own = np.asarray(peaks[name], np.float64)
         width = scaling.channels(site.readers[0])
-        if own.shape != (width,) or not own.any():
+        passed = [known.get(name) for name in site.between]
+        if any(item is None or np.shape(item.lows) != (width,) for item in passed):
             continue
-        scaling.apply(copy.graph, site, factors(site, own))
-        changed += site.between
+        own = np.asarray(known[str(site.tensor.name)].peaks, np.float64)
+        factor = factors(site, own)
+        scaling.apply(copy.graph, site, factor)
+        changed |= {name: known[name].divided(factor) for name in site.between}
     remove_unused(copy.graph)
     return copy, changed
 

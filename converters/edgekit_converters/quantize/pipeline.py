@@ -21,19 +21,18 @@ from edgekit_converters.quantize import affine, analysis, calibration, equalize,
 from edgekit_converters.quantize.assign import Assignment, activation_type, assign, key
 from edgekit_converters.quantize.emulate import result_names
 from edgekit_converters.quantize.graphs import clone, multiplications, weight_sizes
-from edgekit_converters.quantize.ranges import METHODS
-from edgekit_converters.quantize.ranges import ranges as ranges_by
+from edgekit_converters.quantize.ranges import METHODS, Ranges
 from edgekit_converters.quantize.rescue import Rescue, cost, rescue
 from edgekit_converters.quantize.roles import MOVERS, WEIGHTED
 from edgekit_converters.quantize.running import float_tensors, runs
 from edgekit_converters.quantize.search import Found, Recipe, search
-from edgekit_converters.quantize.statistics import Statistics, load
+from edgekit_converters.quantize.statistics import Statistics, Tensor, load
 
 GOAL = 20.0
 """dB at every output below which layers are rescued."""
-_SCORED = 64
+_SCORED = 32
 _SQUASHING = ("Softmax", "LogSoftmax", "Sigmoid")
-_EXPLAINED = 16
+_EXPLAINED = 8
 _STEP = 16
 Accepts = Callable[[ir.Node], bool]
 
@@ -105,6 +104,7 @@ class _Bench:
         lowering: tuple[frozenset[str] | None, Accepts | None],
     ) -> None:
         self._model = model
+        self._stored = statistics
         self._rules = rules
         self._precision = precision
         self._kind = activation_type(rules, precision)
@@ -112,14 +112,14 @@ class _Bench:
         self._lowering = lowering
         self._few = {} if inputs is None else _some(inputs, _SCORED)
         self._graphs: dict[tuple[str, ...], tuple[ir.Model, Statistics]] = {}
-        self._graphs[()] = self._complete(model, statistics, ())
+        self._graphs[()] = self._complete(model, statistics.tensors)
         self._expected: dict[tuple[str, ...], list[Any]] = {}
         self._judged = [_before_squashing(item) for item in _float_outputs(model)]
 
     def search(self) -> Found:
         """The best recipe by measured score."""
-        peaks = self._peaks()
-        scalings = [kind for kind in equalize.KINDS if equalize.equalized(self._model, peaks, kind)[1]]
+        known = self._stored.tensors
+        scalings = [kind for kind in equalize.KINDS if equalize.equalized(self._model, known, kind)[1]]
         methods = [name for name in METHODS if name != "minmax"] if self._kind != "int16" else []
         finer = any(
             len({rule.weights_per_channel for rule in self._rules.ops if op in rule.ops}) > 1
@@ -153,7 +153,7 @@ class _Bench:
         copy = clone(model)
         means = {name: item.means for name, item in statistics.tensors.items() if item.means is not None}
         overrides = dict.fromkeys(moved, self._rules.rescue)
-        ranges = ranges_by(statistics, recipe.method)
+        ranges = Ranges(statistics, recipe.method)
         assignment = assign(copy.graph, ranges, self._rules, self._kind, overrides, finer=recipe.finer)
         qdq.write(copy.graph, assignment, self._rules, means if recipe.corrected else None)
         return copy, assignment
@@ -207,35 +207,25 @@ class _Bench:
     def _graph(self, recipe: Recipe) -> tuple[ir.Model, Statistics]:
         """The legalised float graph with the recipe's factors moved, and its statistics."""
         if recipe.scaled not in self._graphs:
-            model, statistics, changed = self._model, self._graphs[()][1], []
+            model, tensors = self._model, dict(self._stored.tensors)
             for kind in recipe.scaled:
-                peaks = {name: item.peaks for name, item in statistics.tensors.items()}
-                model, names = equalize.equalized(model, peaks, kind)
-                changed += names
-            self._graphs[recipe.scaled] = self._complete(model, statistics, changed)
+                model, changed = equalize.equalized(model, tensors, kind)
+                tensors |= changed
+            self._graphs[recipe.scaled] = self._complete(model, tensors)
         return self._graphs[recipe.scaled]
 
-    def _complete(
-        self, model: ir.Model, statistics: Statistics, changed: Sequence[str]
-    ) -> tuple[ir.Model, Statistics]:
-        """Legalise, and measure what the stored calibration does not know or no longer knows."""
+    def _complete(self, model: ir.Model, tensors: Mapping[str, Tensor]) -> tuple[ir.Model, Statistics]:
+        """Legalise, and measure the tensors that this made and the stored calibration does not know."""
         work = _legalised(model, *self._lowering)
-        missing = [
-            name
-            for name in dict.fromkeys(float_tensors(work))
-            if name in changed or name not in statistics.tensors
-        ]
-        if not missing or self._inputs is None:
-            return work, statistics
-        more = calibration.measure(work, self._inputs, missing)
-        return work, Statistics(tensors={**statistics.tensors, **more.tensors}, samples=statistics.samples)
+        missing = [name for name in dict.fromkeys(float_tensors(work)) if name not in tensors]
+        more: Mapping[str, Tensor] = {}
+        if missing and self._inputs is not None:
+            more = calibration.measure(work, self._inputs, missing).tensors
+        return work, Statistics(tensors={**tensors, **more}, samples=self._stored.samples)
 
     def _tensors(self, model: ir.Model, names: Sequence[str]) -> list[Any]:
         parts = list(runs(model, self._few, names, optimized=True, step=_STEP))
         return [np.concatenate([part[name] for part in parts]) for name in names]
-
-    def _peaks(self) -> dict[str, Any]:
-        return {name: item.peaks for name, item in self._graphs[()][1].tensors.items()}
 
 
 def _float_outputs(model: ir.Model) -> list[ir.Value]:

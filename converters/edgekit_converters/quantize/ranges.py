@@ -9,7 +9,7 @@ Zero stays within every range.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -19,15 +19,34 @@ from edgekit_converters.quantize.statistics import BINS, Statistics, Tensor
 Range = tuple[float, float]
 LEVELS = 256
 _SHARE = 1e-5
-_STEP = BINS // 64
+_STEP = BINS // 32
 _KEEP = BINS // 8
 """Searches leave at least this many bins."""
 
 
-def ranges(found: Statistics, method: str) -> dict[str, Range]:
-    """The range of every tensor by `method`, one of `METHODS`."""
-    choose = METHODS[method]
-    return {name: _with_zero(choose(item)) for name, item in found.tensors.items()}
+class Ranges(Mapping[str, Range]):
+    """The range of every tensor by one of `METHODS`, found when it is asked for."""
+
+    def __init__(self, found: Statistics, method: str) -> None:
+        self._tensors = found.tensors
+        self._choose = METHODS[method]
+        self._known: dict[str, Range] = {}
+
+    def __getitem__(self, name: str) -> Range:
+        if name not in self._known:
+            found = self._tensors[name]
+            chosen = minmax(found) if found.histogram is None else self._choose(found)
+            self._known[name] = _with_zero(chosen)
+        return self._known[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._tensors
 
 
 def minmax(found: Tensor) -> Range:

@@ -14,7 +14,7 @@ from edgekit_converters.onnx_session import OnnxSession
 
 BUDGET = 192 * 2**20
 """Bytes of tensors looked at in one go."""
-STEP = 32
+STEP = 16
 """Samples in one call of the runtime, at most."""
 
 

@@ -23,16 +23,34 @@ BINS = 2048
 class Tensor:
     """One tensor over all calibration samples.
 
-    `histogram` counts values in `BINS` equal steps from `low` to `high`; `peaks` and `means` are the
-    largest magnitude and the mean of each channel along `axis`, None where there is none.
+    `histogram` counts values in `BINS` equal steps from `low` to `high`, None where only the ends are
+    known; `lows`, `highs` and `means` belong to the channels along `axis`, None where there are none.
     """
 
     low: float
     high: float
-    histogram: Any
+    histogram: Any = None
     axis: int | None = None
-    peaks: Any = None
+    lows: Any = None
+    highs: Any = None
     means: Any = None
+
+    @property
+    def peaks(self) -> Any:
+        """The largest magnitude of each channel."""
+        return None if self.lows is None else np.maximum(self.highs, -self.lows)
+
+    def divided(self, factor: Any) -> Tensor:
+        """The same tensor with each channel divided by its positive `factor`; without a histogram."""
+        lows, highs = self.lows / factor, self.highs / factor
+        return Tensor(
+            low=float(lows.min()),
+            high=float(highs.max()),
+            axis=self.axis,
+            lows=lows,
+            highs=highs,
+            means=self.means / factor,
+        )
 
     @property
     def edges(self) -> Any:
@@ -60,8 +78,9 @@ def save(path: Path, found: Statistics) -> None:
         "axes": np.array([-9 if item.axis is None else item.axis for item in items], np.int64),
         "histograms": np.stack([item.histogram for item in items]) if items else np.zeros((0, BINS)),
     }
-    arrays |= {f"peak:{name}": found.tensors[name].peaks for name in names if _has_channels(found, name)}
-    arrays |= {f"mean:{name}": found.tensors[name].means for name in names if _has_channels(found, name)}
+    for name in names:
+        if (item := found.tensors[name]).axis is not None:
+            arrays[f"channels:{name}"] = np.stack([item.lows, item.highs, item.means]).astype(np.float32)
     save_arrays(path, arrays)
 
 
@@ -82,16 +101,14 @@ def load(path: Path) -> Statistics:
     tensors = {}
     for index, name in enumerate(str(item) for item in arrays["names"]):
         axis = int(arrays["axes"][index])
+        channels = arrays.get(f"channels:{name}", (None, None, None))
         tensors[name] = Tensor(
             low=float(arrays["limits"][index][0]),
             high=float(arrays["limits"][index][1]),
             histogram=arrays["histograms"][index],
             axis=None if axis == -9 else axis,
-            peaks=arrays.get(f"peak:{name}"),
-            means=arrays.get(f"mean:{name}"),
+            lows=channels[0],
+            highs=channels[1],
+            means=channels[2],
         )
     return Statistics(tensors=tensors, samples=int(arrays["samples"][0]))
-
-
-def _has_channels(found: Statistics, name: str) -> bool:
-    return found.tensors[name].peaks is not None
