@@ -1,7 +1,8 @@
 """The audit trail: who did what, append-only, each row chained to the one before by its hash.
 
 A row is written in the same transaction as the act. The chain shows later changes and removals
-anywhere but at the very end; SQLite refuses UPDATE and DELETE on the table besides.
+anywhere but at the very end, which the signed head shows (`edgekit_fleet.audit_head`); SQLite refuses
+UPDATE and DELETE on the table besides.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ from sqlalchemy.orm import Session
 from edgekit.digest import canonical_json, sha256_hex
 from edgekit.errors import TrustError
 from edgekit_fleet.db.tables import AuditRow
+
+NEWEST = "audit.newest"
+"""Where a session keeps (in its `info`) the newest act it has recorded."""
 
 GENESIS = "0" * 64
 SERVICE = "service"
@@ -64,6 +68,7 @@ def record(
     row.hash = _hash(row)
     session.add(row)
     session.flush()
+    session.info[NEWEST] = {"id": row.id, "hash": row.hash, "at": row.at}
     return row.hash
 
 

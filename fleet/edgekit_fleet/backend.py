@@ -11,6 +11,7 @@ from sqlalchemy import func, select
 
 from edgekit.contract import Contract
 from edgekit_fleet import audit
+from edgekit_fleet.audit_head import verify_head
 from edgekit_fleet.context import Fleet
 from edgekit_fleet.db.tables import AuditRow, DeviceRow
 from edgekit_fleet.devices import device_document, get_device, list_devices, set_pin
@@ -90,11 +91,12 @@ class LocalBackend:
             return release_document(newest_release(session, ref))
 
     def audit(self, limit: int) -> dict[str, Any]:
-        """The newest acts, newest first, after the whole chain was checked."""
+        """The newest acts, newest first, after the whole chain and its signed head were checked."""
         with self._fleet.database.read() as session:
             count = audit.verify_chain(session)
+            head = verify_head(self._fleet.home, self._fleet.repository, session)
             rows = session.scalars(select(AuditRow).order_by(AuditRow.id.desc()).limit(limit))
-            return {"count": count, "acts": [audit.act_document(row) for row in rows]}
+            return {"count": count, "head": head, "acts": [audit.act_document(row) for row in rows]}
 
     def status(self) -> dict[str, Any]:
         """The fleet in figures."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from edgekit.ports import Clock, Subscriber
+from edgekit_fleet.audit_head import sign_head
 from edgekit_fleet.db import Database
 from edgekit_fleet.home import Home, Settings
 from edgekit_fleet.store import BlobStore
@@ -128,7 +129,7 @@ def open_fleet(
         StorageError: the database cannot be used.
     """
     settings = home.require().settings()
-    database = Database(home.database_url)
+    database = Database(home.database_url, committed=lambda session: sign_head(home, session))
     database.upgrade()
     store = BlobStore(home.blobs)
     chosen = clock or SystemClock()

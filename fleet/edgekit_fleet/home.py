@@ -144,6 +144,11 @@ class Home:
         return self.path / "blobs"
 
     @property
+    def audit_head(self) -> Path:
+        """The signed head of the audit trail."""
+        return self.path / "audit.head"
+
+    @property
     def broker(self) -> Path:
         """Everything the broker reads and writes."""
         return self.path / "broker"

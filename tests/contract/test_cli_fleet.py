@@ -65,6 +65,8 @@ STEPS: Sequence[tuple[str, tuple[str, ...]]] = (
     ("device_pin", ("device", "pin", "cam-1", REF, "--slot", "digits")),
     ("device_pin_clear", ("device", "pin", "cam-1", "--slot", "digits", "--clear")),
     ("release_invalidate_dry_run", ("release", "invalidate", REF, "--reason", "wrong", "--dry-run")),
+    ("key_rotate_dry_run", ("key", "rotate", "timestamp", "--dry-run")),
+    ("key_rotate", ("key", "rotate", "timestamp")),
     ("release_invalidate", ("release", "invalidate", REF, "--reason", "wrong")),
     ("fleet_audit", ("fleet", "audit")),
 )
@@ -128,7 +130,10 @@ def plain(value: Any, folder: str, key: str = "") -> Any:
         return "<token>"
     if isinstance(value, str) and re.fullmatch(r"[0-9a-f]{12}", value):
         return "<id>"
-    return value.replace(folder, "<folder>") if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    value = re.sub(r"\A[0-9a-f]{64}\Z", "<hex>", value)
+    return re.sub(r"retired-[0-9a-f]{12}", "retired-<hex>", value).replace(folder, "<folder>")
 
 
 @pytest.mark.parametrize("name", [name for name, _ in STEPS])

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import threading
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from securesystemslib.signer import CryptoSigner
 from sqlalchemy import text
 
 from edgekit.documents import DeviceStep, Presence, Reported
 from edgekit.errors import StorageError, TrustError
 from edgekit_fleet import audit
+from edgekit_fleet.backend import LocalBackend
 from edgekit_fleet.context import Fleet
 from edgekit_fleet.db import Database
 from edgekit_fleet.db.tables import DeviceRow, MetaRow
@@ -24,6 +27,8 @@ from edgekit_fleet.devices import (
 )
 from edgekit_fleet.errors import BusyError, ConflictError, HomeError, UnknownNameError
 from edgekit_fleet.home import Home, create_home
+from edgekit_fleet.setup import rotate_key
+from edgekit_fleet.trust.director import Director
 from tests.fleet.homes import FACTS
 
 BIRTH = Presence(state="online", session=3, boot_id="00000001-a", agent="0.1.0", at=1.0)
@@ -227,6 +232,69 @@ def test_a_trail_changed_behind_the_triggers_is_found(fleet: Fleet, statement: s
         session.execute(text(statement))
     with fleet.database.read() as session, pytest.raises(TrustError, match="broken at row"):
         audit.verify_chain(session)
+
+
+def _cut(fleet: Fleet, first: int) -> None:
+    """Remove the acts from `first` on, behind the triggers."""
+    with fleet.database.write() as session:
+        session.execute(text("DROP TRIGGER audit_no_delete"))
+        session.execute(text(f"DELETE FROM audit WHERE id >= {first}"))
+
+
+@pytest.mark.parametrize("first", [5, 2, 1])
+def test_a_trail_whose_tail_was_cut_off_is_found(fleet: Fleet, first: int) -> None:
+    _acts(fleet, 4)
+    backend = LocalBackend(fleet, actor="test")
+    assert backend.audit(10)["head"]["id"] == backend.audit(10)["count"] == 5
+    _cut(fleet, first)
+    with fleet.database.read() as session:
+        assert audit.verify_chain(session) == first - 1, "as a chain it is whole"
+    with pytest.raises(TrustError, match="was cut"):
+        backend.audit(10)
+
+
+def test_acts_put_in_place_of_a_cut_tail_are_found(fleet: Fleet) -> None:
+    _acts(fleet, 4)
+    head = fleet.home.audit_head.read_bytes()
+    _cut(fleet, 4)
+    _acts(fleet, 2)
+    fleet.home.audit_head.write_bytes(head)
+    with pytest.raises(TrustError, match="was cut"):
+        LocalBackend(fleet, actor="test").audit(10)
+
+
+@pytest.mark.parametrize("forged", [b"", b"{}", b'{"signed": {"id": 1, "hash": "x"}, "signatures": [{}]}'])
+def test_a_head_that_is_gone_or_forged_is_found(fleet: Fleet, forged: bytes) -> None:
+    _acts(fleet, 4)
+    fleet.home.audit_head.write_bytes(forged)
+    with pytest.raises(TrustError, match="head"):
+        LocalBackend(fleet, actor="test").audit(10)
+    fleet.home.audit_head.unlink()
+    with pytest.raises(TrustError, match="missing"):
+        LocalBackend(fleet, actor="test").audit(10)
+
+
+def test_a_head_signed_by_another_key_is_found(fleet: Fleet) -> None:
+    _acts(fleet, 2)
+    envelope = json.loads(fleet.home.audit_head.read_bytes())
+    stranger = Director(CryptoSigner.generate_ed25519())
+    fleet.home.audit_head.write_bytes(stranger.sign_document(envelope["signed"]).to_bytes())
+    with pytest.raises(TrustError, match="not signed by this fleet"):
+        LocalBackend(fleet, actor="test").audit(10)
+
+
+def test_a_crash_between_an_act_and_its_head_is_no_cut(fleet: Fleet) -> None:
+    _acts(fleet, 2)
+    head = fleet.home.audit_head.read_bytes()
+    _acts(fleet, 1)
+    fleet.home.audit_head.write_bytes(head)
+    assert LocalBackend(fleet, actor="test").audit(10)["count"] == 4
+
+
+def test_the_head_outlives_a_rotation_of_the_directors_key(fleet: Fleet) -> None:
+    _acts(fleet, 2)
+    rotate_key(fleet, "director")
+    assert LocalBackend(fleet, actor="test").audit(10)["acts"][0]["verb"] == "key.rotate"
 
 
 def test_a_failed_act_leaves_no_trace_in_the_trail(fleet: Fleet) -> None:

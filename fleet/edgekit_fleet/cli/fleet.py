@@ -139,7 +139,7 @@ def status(home: Path, url: str | None, as_json: bool) -> None:
 @click.option("--limit", default=30, show_default=True, help="How many acts.")
 @json_option
 def audit(home: Path, url: str | None, limit: int, as_json: bool) -> None:
-    """Check the audit trail's chain and show the newest acts."""
+    """Check the audit trail's chain and its signed head, and show the newest acts."""
     with backend(home, url) as operations:
         document = operations.audit(limit)
     if as_json:
@@ -153,4 +153,6 @@ def audit(home: Path, url: str | None, limit: int, as_json: bool) -> None:
         ],
         empty="Nothing has happened yet.",
     )
-    click.echo(f"{document['count']} acts, chain intact")
+    head = document["head"]
+    signed = f"; head {head['id']} {head['hash']}" if head else "; no head is signed yet"
+    click.echo(f"{document['count']} acts, chain intact{signed}")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +30,11 @@ class Database:
 
     Args:
         url: SQLAlchemy URL, for example ``sqlite:////srv/fleet/fleet.db``.
+        committed: called with each write session after its commit; must not raise.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, committed: Callable[[Session], None] = lambda session: None) -> None:
+        self._committed = committed
         self._engine = create_engine(url)
         if self._engine.dialect.name == "sqlite":
             _prepare_sqlite(self._engine)
@@ -59,8 +61,10 @@ class Database:
             StorageError: disk full or the like; nothing of the block is stored.
             BusyError: another writer kept the database too long.
         """
-        with _translated(self._engine), self._write.begin() as session:
-            yield session
+        with _translated(self._engine), self._write() as session:
+            with session.begin():
+                yield session
+            self._committed(session)
 
     def upgrade(self) -> None:
         """Bring the tables to the newest version; does nothing when they are.
