@@ -176,15 +176,13 @@ def bit_cast(ctx: Context, node: ir.Node) -> None:
 
 
 def log1p(ctx: Context, y: Tensor) -> Tensor:
-    """log(1 + y): with u = 1 + y rounded, log(u) y / (u - 1) takes back what the rounding lost."""
-    u = parts.plus(ctx, y, 1.0)
-    lost = parts.minus(ctx, u, 1.0)
-    small = parts.compare(ctx, "EQUAL", u, parts.like(ctx, u, 1.0))
-    endless = parts.compare(ctx, "EQUAL", u, parts.like(ctx, u, math.inf))
-    log = ctx.unary("LOG", u)
-    safe = parts.select(ctx, small, parts.like(ctx, y, 1.0), lost)
-    exact = parts.over(ctx, parts.times(ctx, log, y), safe)
-    return parts.select(ctx, small, y, parts.select(ctx, endless, log, exact))
+    """log(1 + y). Near zero 2 atanh(s) with s = y / (2 + y), by its series: LOG loses digits around 1."""
+    half = parts.like(ctx, y, 0.5)
+    near = ctx.binary("MAXIMUM", parts.like(ctx, y, -0.5), ctx.binary("MINIMUM", half, y))
+    s = parts.over(ctx, near, parts.plus(ctx, near, 2.0))
+    series = parts.polynomial(ctx, ctx.unary("SQUARE", s), [2 / (2 * n + 1) for n in range(8)][::-1])
+    small = parts.compare(ctx, "LESS", ctx.unary("ABS", y), half)
+    return parts.select(ctx, small, parts.times(ctx, s, series), ctx.unary("LOG", parts.plus(ctx, y, 1.0)))
 
 
 def error_function(ctx: Context, x: Tensor) -> Tensor:
