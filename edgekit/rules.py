@@ -22,6 +22,7 @@ TYPES = ("float32", "float16", "int8", "uint8", "int16", "int32", "int4", "uint4
 BIASES = ("int32", "float")
 RESCUES = ("float32", "int16")
 RESTS = ("float32", "float16")
+COMPRESSIONS = ("sparse", "palette", "int8", "int4")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +64,8 @@ class Rules:
 
     `bias`: whether biases are quantized (``int32``, at input scale times weight scale) or stay float;
     `rescue`: what a layer falls back to that int8 harms, the cheaper one on this runtime; `rest`: the
-    type of what is not quantized.
+    type of what is not quantized; `compression`: forms of weights that it keeps compressed, so that they
+    make the file smaller or the model faster.
     """
 
     name: str
@@ -79,6 +81,7 @@ class Rules:
     bias: str = "int32"
     rescue: str = "float32"
     rest: str = "float32"
+    compression: tuple[str, ...] = ()
 
     def rule(self, op: str, activation: str | None = None) -> OpRule | None:
         """The rule for ONNX op type `op` (with this activation type), or None when it stays in float."""
@@ -131,6 +134,7 @@ def load_rules(name: str, folder: Path | None = None) -> Rules:
         bias=table.text("bias", "int32", allowed=BIASES),
         rescue=table.text("rescue", "float32", allowed=RESCUES),
         rest=table.text("rest", "float32", allowed=RESTS),
+        compression=table.texts("compression", allowed=COMPRESSIONS),
     )
     table.finish()
     return rules
