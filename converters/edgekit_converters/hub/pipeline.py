@@ -13,6 +13,7 @@ from edgekit.errors import SourceError
 from edgekit_converters.hub.build import OPSET
 from edgekit_converters.hub.passes.admit import Admit
 from edgekit_converters.hub.passes.base import run
+from edgekit_converters.hub.passes.branches import TakeBranches
 from edgekit_converters.hub.passes.clean import NameInOrder, RemoveDeadCode
 from edgekit_converters.hub.passes.constants import ConstantsToInitializers
 from edgekit_converters.hub.passes.fold import FoldConstants
@@ -73,7 +74,12 @@ def _read(model: onnx.ModelProto | ir.Model) -> ir.Model:
 def _canonical(model: ir.Model) -> Canonical:
     source = model.opset_imports.get("", model.opset_imports.get("ai.onnx", OPSET))
     fold = FoldConstants()
-    run(model, [InlineFunctions(), Admit(), ConstantsToInitializers(), InferShapes(), Upgrade()])
+    run(model, [InlineFunctions()])
+    while any(node.op_type == "If" for node in model.graph):
+        early = [ConstantsToInitializers(), InferShapes(), fold, TakeBranches()]
+        if "TakeBranches" not in run(model, early):
+            break
+    run(model, [Admit(), ConstantsToInitializers(), InferShapes(), Upgrade()])
     run(model, [InferShapes(), fold, InferShapes(), NormalForms(), fold, FuseBatchNorm()])
     run(model, [InferShapes(), fold, RemoveDeadCode(), NameInOrder(), Admit()])
     _check(model)

@@ -260,15 +260,23 @@ def _along(b: Builder, sizes: Sequence[int], axis: int) -> ir.Value:
 
 @rule("CumSum")
 def cumulative_sum(node: ir.Node, b: Builder) -> Result:
-    """The sum over a triangle of copies, for a constant axis and known sizes."""
-    x, where = required(node, 0), constant(operand(node, 1))
-    sizes = static_shape(x)
-    if where is None or not sizes:
+    """The sum over a triangle of copies; for an axis that is fed, each one it may be."""
+    x, axis = required(node, 0), required(node, 1)
+    sizes, where = static_shape(x), constant(axis)
+    if not sizes or max(sizes) * math.prod(sizes) > _LARGEST_MASK:
         return None
-    axis = int(where.reshape(())) % len(sizes)
+    if where is not None:
+        return _triangle_sum(node, b, x, sizes, int(where.reshape(-1)[0]) % len(sizes))
+    one = b.reshape(axis, [])
+    position = b("Where", b("Less", one, 0), b("Add", one, len(sizes)), one)
+    found = _triangle_sum(node, b, x, sizes, 0)
+    for other in range(1, len(sizes)):
+        found = b("Where", b("Equal", position, other), _triangle_sum(node, b, x, sizes, other), found)
+    return found
+
+
+def _triangle_sum(node: ir.Node, b: Builder, x: ir.Value, sizes: Sequence[int], axis: int) -> ir.Value:
     count = sizes[axis]
-    if count * math.prod(sizes) > _LARGEST_MASK:
-        return None
     mask = np.tri(count, count, -attr_int(node, "exclusive"), dtype=bool)
     if attr_int(node, "reverse"):
         mask = mask[::-1, ::-1]

@@ -66,3 +66,12 @@ def cast_like(node: ir.Node, b: Builder) -> Result:
     """Cast to the type of the second input."""
     to = required(node, 1).dtype
     return None if to is None else b.cast(required(node, 0), to)
+
+
+@rule("Range")
+def scalars(node: ir.Node, b: Builder) -> Result:
+    """Limits written as tensors of one element are scalars."""
+    limits = [required(node, index) for index in range(3)]
+    if all(rank(item) in (0, None) for item in limits):
+        return None
+    return b.again(node, *(b.reshape(item, []) if rank(item) else item for item in limits))

@@ -21,7 +21,7 @@ from edgekit_converters.hub.build import OPSET, Names, names_of
 from edgekit_converters.hub.evaluate import evaluate
 from edgekit_converters.hub.nodes import Array, attr_int, attr_tensor, dims, ints, label, static_shape
 from edgekit_converters.hub.passes.base import Pass
-from edgekit_converters.hub.passes.conditions import NO_CONSTANT_NODES, NO_CONTROL_FLOW
+from edgekit_converters.hub.passes.conditions import NO_CONSTANT_NODES
 from edgekit_converters.hub.rewrite import builder_for, replace
 
 LARGEST = 2**31 - 1
@@ -29,13 +29,14 @@ _SMALL = 2**24
 _RANDOM = frozenset(
     {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"}
 )
+_GRAPHS = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
 _GROWING = frozenset({"ConstantOfShape", "Expand", "Tile", "Range", "Resize", "OneHot", "EyeLike", "Pad"})
 
 
 class FoldConstants(Pass):
     """Replace what is constant by its value. `folded` counts the nodes over the pass's life."""
 
-    requires = (NO_CONSTANT_NODES, NO_CONTROL_FLOW)
+    requires = (NO_CONSTANT_NODES,)
     keep: ClassVar[frozenset[str]] = frozenset({"QuantizeLinear", "DequantizeLinear"})
 
     def __init__(self) -> None:
@@ -54,12 +55,17 @@ class FoldConstants(Pass):
         known: set[ir.Value] = {v for v in graph.initializers.values() if not v.is_graph_input()}
         found = []
         for node in graph:
-            if node.op_type in _RANDOM or node.op_type in self.keep or not node.outputs:
+            if node.op_type in _RANDOM or node.op_type in self.keep or _has_graph(node):
                 continue
             if all(value is None or value in known for value in node.inputs) and _sizes_are_sane(node):
                 found.append(node)
                 known.update(node.outputs)
         return found
+
+
+def _has_graph(node: ir.Node) -> bool:
+    """Control flow is no matter of folding."""
+    return any(item.type in _GRAPHS for item in node.attributes.values())
 
 
 def _known(graph: ir.Graph, node: ir.Node, names: Names) -> bool:
