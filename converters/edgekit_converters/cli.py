@@ -41,6 +41,9 @@ import click
 )
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the package.")
 @click.option("--allow-breach", is_flag=True, help="Ship variants that fail their check, marked as breach.")
+@click.option(
+    "--trust", is_flag=True, help="Load a pickle (scikit-learn): loading one runs whatever code is in it."
+)
 @click.option("--seed", default=0, show_default=True, help="For synthetic inputs.")
 @click.option(
     "--cache", type=click.Path(path_type=Path), help="Folder of the stage cache; default: ~/.cache/edgekit."
@@ -52,8 +55,11 @@ import click
 def convert(context: click.Context, /, **options: Any) -> None:
     """Compile SOURCE into verified variants for hardware profiles.
 
-    SOURCE is a Keras file (.keras, .h5), a SavedModel folder or an ONNX file. Exit code 0: every
-    variant asked for ships; 3: at least one is refused, the others are written; 2: wrong usage.
+    SOURCE is an ONNX file, a Keras file (.keras, .h5), a SavedModel folder, a .tflite file, a PyTorch
+    program (.pt2, TorchScript, or file.py:factory), a Caffe model (.prototxt and .caffemodel beside it),
+    an XGBoost (.json, .ubj) or LightGBM (.txt) model, or a pickled scikit-learn pipeline (with --trust).
+    Exit code 0: every variant asked for ships; 3: at least one is refused, the others are written; 2:
+    wrong usage.
     """
     from edgekit_converters.console import run_convert
 
@@ -66,8 +72,11 @@ def convert(context: click.Context, /, **options: Any) -> None:
     "--out", type=click.Path(path_type=Path), help="File to write; default: model.toml beside SOURCE."
 )
 @click.option("--force", is_flag=True, help="Overwrite an existing contract.")
-def init(source: Path, out: Path | None, force: bool) -> None:
+@click.option(
+    "--trust", is_flag=True, help="Load a pickle (scikit-learn): loading one runs whatever code is in it."
+)
+def init(source: Path, out: Path | None, force: bool, trust: bool) -> None:
     """Scaffold the contract (model.toml) for SOURCE from what the model says about itself."""
     from edgekit_converters.console import run_init
 
-    run_init(source, out, force)
+    run_init(source, out, force, trust)

@@ -74,11 +74,11 @@ def run_convert(*, as_json: bool, **options: Any) -> int:
     return 3 if result.manifest.refused else 0
 
 
-def run_init(source: Path, out: Path | None, force: bool) -> None:
+def run_init(source: Path, out: Path | None, force: bool, trust: bool) -> None:
     """`edgekit init`."""
     from edgekit_converters.scaffold import scaffold
 
-    path = scaffold(source, out or source.parent / "model.toml", force=force)
+    path = scaffold(source, out or source.parent / "model.toml", force=force, trust=trust)
     click.echo(f"wrote {path}; everything in it is optional, correct what is wrong")
 
 
@@ -94,6 +94,7 @@ def _request(options: Mapping[str, Any]) -> Request:
         calibration=options["calibration"],
         validation=options["validation"],
         allow_breach=options["allow_breach"],
+        trust=options["trust"],
         seed=options["seed"],
         limits=Limits(seconds=options["time_limit"], memory_mb=options["memory_limit"]),
         command="edgekit " + shlex.join(sys.argv[1:]),

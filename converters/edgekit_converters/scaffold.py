@@ -43,7 +43,7 @@ bins = 10
 """
 
 
-def scaffold(source: Path, out: Path, *, force: bool) -> Path:
+def scaffold(source: Path, out: Path, *, force: bool, trust: bool = False) -> Path:
     """Write a contract for `source` to `out`.
 
     Raises:
@@ -56,7 +56,7 @@ def scaffold(source: Path, out: Path, *, force: bool) -> Path:
             where=str(out),
             remedy="give --force to overwrite it, or another --out",
         )
-    found = recognise(source)
+    found = recognise(source, trust=trust)
     with Pool(Limits()) as pool:
         signature = Signature.from_dict(pool.run(found.worker, "describe", {"source": asdict(found)}))
     # A free axis stands as one while the rest is resolved, and is written as it is: free.

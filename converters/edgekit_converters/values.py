@@ -11,7 +11,6 @@ from typing import Any
 
 from edgekit.package import Quantization, Requirements, Tensor
 
-
 _WORKERS = {"keras": "tensorflow", "savedmodel": "tensorflow", "torch": "torch"}
 
 

@@ -27,11 +27,15 @@ def test_a_missing_model_is_named(tmp_path: Path) -> None:
         ("a.keras", b"not a keras file", "not a Keras file"),
         ("a.h5", b"\x00" * 64, "not a Keras file"),
         ("a.keras", b"PK\x03\x04 cut off", "damaged archive"),
-        ("a.tflite", b"\x1c\x00\x00\x00TFL3", "TFLite FlatBuffer"),
-        ("a.bin", b"\x1c\x00\x00\x00TFL3", "TFLite FlatBuffer"),
-        ("a.pkl", b"\x80\x04\x95", "pickle"),
+        ("a.pkl", b"\x80\x04\x95", "--trust"),
+        ("a.bin", b"\x80\x04\x95", "--trust"),
+        ("a.joblib", b"\x78\x9c\x00", "--trust"),
         ("a.mlmodel", b"\x08\x01", "Core ML"),
-        ("a.caffemodel", b"\x0a\x01", "Caffe"),
+        ("a.caffemodel", b"\x0a\x01", "needs its .prototxt"),
+        ("a.pt", b"\x00\x01", "not a PyTorch file"),
+        ("a.json", b"{}", "not an XGBoost model"),
+        ("a.txt", b"hello", "not a LightGBM model"),
+        ("a.py", b"import torch", "factory"),
         ("a.xyz", b"hello", "nothing that is known"),
     ],
 )
@@ -40,6 +44,62 @@ def test_what_is_not_supported_is_named(tmp_path: Path, name: str, data: bytes, 
     path.write_bytes(data)
     with pytest.raises(SourceError, match=said):
         recognise(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "kind"),
+    [
+        ("a.tflite", b"\x1c\x00\x00\x00TFL3", "tflite"),
+        ("a.bin", b"\x1c\x00\x00\x00TFL3", "tflite"),
+        ("a.json", b'{"learner": {}}', "xgboost"),
+        ("a.ubj", b"{L\x00\x00\x00\x07learner{", "xgboost"),
+        ("model", b"tree\nversion=v4\n", "lightgbm"),
+    ],
+)
+def test_a_file_is_what_its_first_bytes_say(tmp_path: Path, name: str, data: bytes, kind: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(data)
+    assert recognise(path).kind == kind
+
+
+def test_a_pickle_passes_only_with_trust(tmp_path: Path) -> None:
+    path = tmp_path / "a.pkl"
+    path.write_bytes(b"\x80\x04\x95")
+    with pytest.raises(SourceError) as caught:
+        recognise(path)
+    assert (caught.value.code, caught.value.exit_code) == ("needs_trust", 2)
+    assert recognise(path, trust=True).kind == "sklearn"
+
+
+def test_a_pickled_pytorch_file_is_refused_with_the_way_out(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pt"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("weights/data.pkl", b"\x80\x02")
+    with pytest.raises(SourceError, match=r"torch\.export"):
+        recognise(path, trust=True)
+
+
+def test_a_factory_is_named_with_a_colon_and_changes_with_the_files_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text("def make(): ...")
+    first = recognise(tmp_path / "net.py:make")
+    assert (first.kind, first.path) == ("torch", f"{(tmp_path / 'net.py').resolve()}:make")
+    (tmp_path / "weights.bin").write_bytes(b"1")
+    assert recognise(tmp_path / "net.py:make").digest != first.digest
+    with pytest.raises(SourceError, match="no such file"):
+        recognise(tmp_path / "other.py:make")
+    with pytest.raises(SourceError, match="no name of a function"):
+        recognise(tmp_path / "net.py:make()")
+
+
+def test_a_caffe_model_is_both_of_its_files(tmp_path: Path) -> None:
+    (tmp_path / "net.prototxt").write_text('name: "n" layer { name: "a" }')
+    with pytest.raises(SourceError, match="caffemodel"):
+        recognise(tmp_path / "net.prototxt")
+    (tmp_path / "net.caffemodel").write_bytes(b"\x0a\x01n")
+    first = recognise(tmp_path / "net.prototxt")
+    assert first.kind == recognise(tmp_path / "net.caffemodel").kind == "caffe"
+    (tmp_path / "net.caffemodel").write_bytes(b"\x0a\x01m")
+    assert recognise(tmp_path / "net.prototxt").digest != first.digest
 
 
 def test_a_folder_without_a_saved_model_is_named(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from edgekit_converters.data import Dataset, calibration_warnings, check_labels,
 from edgekit_converters.engine.cache import Cache
 from edgekit_converters.engine.pool import Pool
 from edgekit_converters.engine.request import Progress, Request
+from edgekit_converters.errors import ToolFailed
 from edgekit_converters.npz import load_arrays, save_arrays
 from edgekit_converters.resolve import LabelFacts, Resolved, resolve, with_labels
 from edgekit_converters.source import recognise
@@ -80,7 +81,7 @@ def prepare(context: Context, contract: Contract) -> Prepared:
         ToolFailed: the source's own framework failed.
     """
     request = context.request
-    source = recognise(request.source)
+    source = recognise(request.source, trust=request.trust)
     context.progress.step("source", f"reading {request.source.name}")
     signature = _describe(context, source)
     beside = request.source.parent / "model.toml"
@@ -138,7 +139,17 @@ def _describe(context: Context, source: Source) -> Signature:
         return context.pool.run(source.worker, "describe", {"source": asdict(source)})
 
     key = {"source": source.digest, "kind": source.kind, "tools": dict(tool_versions())}
-    signature = Signature.from_dict(context.cache.stage("describe", key, run).value)
+    try:
+        signature = Signature.from_dict(context.cache.stage("describe", key, run).value)
+    except ToolFailed as error:
+        if error.code != "tool_failed":
+            raise
+        raise SourceError(
+            f"its framework failed on it: {error.message}",
+            where=source.path,
+            remedy="the file is damaged; save the model again",
+            code="corrupt_source",
+        ) from error
     if not signature.inputs or not signature.outputs:
         raise SourceError("the model has no input or no output", where=source.path, code="corrupt_source")
     return signature

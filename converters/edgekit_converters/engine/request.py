@@ -13,7 +13,7 @@ from edgekit_converters.engine.pool import Limits
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """One call of ``edgekit convert``. `cache` is the stage cache's folder."""
+    """One call of ``edgekit convert``. `cache` is the stage cache's folder; `trust` lets a pickle run."""
 
     source: Path
     profiles: tuple[str, ...]
@@ -25,6 +25,7 @@ class Request:
     calibration: Path | None = None
     validation: Path | None = None
     allow_breach: bool = False
+    trust: bool = False
     seed: int = 0
     parallel: int = 2
     limits: Limits = field(default_factory=Limits)

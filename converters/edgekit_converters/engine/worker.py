@@ -26,8 +26,17 @@ _BLOCKED = {
     "coremltools": ("tensorflow", "torch", "sklearn", "xgboost", "keras", "libsvm", "executorch"),
     "plain": ("tensorflow", "torch", "coremltools", "keras"),
     "tensorflow": ("torch", "coremltools"),
+    "torch": ("tensorflow", "coremltools", "keras"),
 }
 """What a kind of worker must never import: coremltools imports every framework that it finds."""
+
+
+_EXTRAS = {
+    "tf": ("tensorflow", "keras", "tf2onnx"),
+    "torch": ("torch", "onnxscript"),
+    "sklearn": ("skl2onnx", "xgboost", "lightgbm"),
+}
+"""Which extra brings a package."""
 
 
 class _Blocked(importlib.abc.MetaPathFinder):
@@ -84,7 +93,7 @@ def _answer(task: Any, args: dict[str, Any]) -> dict[str, Any]:
 
 def _missing(error: ModuleNotFoundError) -> dict[str, Any]:
     package = (error.name or "").partition(".")[0]
-    extra = "[tf]" if package in ("tensorflow", "keras", "tf2onnx") else ""
+    extra = next((f"[{name}]" for name, packages in _EXTRAS.items() if package in packages), "")
     found = UnavailableError(
         f"{package or error} is not installed",
         remedy=f"pip install 'edgekit-converters{extra}'",

@@ -13,7 +13,14 @@ from typing import Any, Protocol
 
 from edgekit_converters.values import Signature, Source
 
-_MODULES = {"keras": "keras_model", "savedmodel": "saved_model", "onnx": "onnx_model"}
+_MODULES = {
+    "keras": "keras_model",
+    "lightgbm": "lightgbm_model",
+    "onnx": "onnx_model",
+    "savedmodel": "saved_model",
+    "sklearn": "sklearn_model",
+    "xgboost": "xgboost_model",
+}
 
 
 class Loaded(Protocol):

@@ -86,7 +86,12 @@ def _check_nodes(model: onnx.ModelProto, path: Path) -> None:
                 code="control_flow",
             )
     for item in model.graph.initializer:
-        values = onnx.numpy_helper.to_array(item)
+        try:
+            values = onnx.numpy_helper.to_array(item)
+        except ValueError as error:
+            raise SourceError(
+                f"weight {item.name!r} is damaged: {error}", where=str(path), code="corrupt_source"
+            ) from error
         if values.dtype.kind == "f" and not np.isfinite(values).all():
             raise SourceError(
                 f"weight {item.name!r} holds NaN or infinity",
