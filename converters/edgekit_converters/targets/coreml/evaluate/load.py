@@ -26,8 +26,17 @@ _OPSETS = {6: 15, 7: 16, 8: 17, 9: 18, 10: 26}
 """Specification version → iOS version."""
 _FEATURES = {65552: "float16", 65568: "float32", 65600: "float64", 131104: "int32", 131080: "int8"}
 """ArrayDataType of FeatureTypes.proto."""
-_FOREIGN = (ValueError, TypeError, KeyError, AssertionError, RuntimeError, NotImplementedError, IndexError)
-"""What coremltools raises for a package that it cannot read."""
+_FOREIGN = (
+    ValueError,
+    TypeError,
+    KeyError,
+    AssertionError,
+    AttributeError,
+    RuntimeError,
+    IndexError,
+    OSError,
+)
+"""What coremltools raises for a package that it cannot read, besides protobuf's DecodeError."""
 
 
 def load(path: Path) -> Program:
@@ -38,12 +47,13 @@ def load(path: Path) -> Program:
     """
     import coremltools as ct
     from coremltools.converters.mil.frontend.milproto.load import load as rebuild
+    from google.protobuf.message import DecodeError
 
     weights = path / "Data" / "com.apple.CoreML" / "weights"
     try:
         spec = ct.utils.load_spec(str(path))
         loaded = rebuild(spec, spec.specificationVersion, str(weights))
-    except _FOREIGN as error:
+    except (*_FOREIGN, DecodeError) as error:
         raise Refusal(
             f"{path.name} cannot be read back: {type(error).__name__}: {error}", code="package_unreadable"
         ) from error

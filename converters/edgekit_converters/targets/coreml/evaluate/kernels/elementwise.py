@@ -63,10 +63,11 @@ def erf(x: Array) -> Array:
 
 
 def _real_div(x: Array, y: Array) -> Array:
+    """Of whole numbers the whole part; which way that rounds below zero is said nowhere."""
     if is_float(x) or is_float(y):
         return np.asarray(x / y)
-    if np.any(y == 0) or np.any(np.remainder(x, np.where(y == 0, 1, y))):
-        raise undefined("real_div", "whole numbers that do not divide evenly")
+    if np.any(y == 0) or np.any(((x < 0) != (y < 0)) & (np.remainder(x, np.where(y == 0, 1, y)) != 0)):
+        raise undefined("real_div", "a whole number by zero, or a quotient below zero that is not whole")
     return np.asarray(x // y)
 
 

@@ -1,4 +1,4 @@
-"""Lists of tensors. A list is a Python list here; what is not written yet is None."""
+"""Lists of tensors: Python lists here. What was not written yet is zero, or None without a known shape."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ from edgekit_converters.targets.coreml.evaluate.kernels.registry import Array, k
 
 @kernel("make_list")
 def _make_list(init_length: Array, dynamic_length: Array, elem_shape: Any, dtype: str) -> list[Array | None]:
-    return [None] * int(init_length)
+    sizes = [-1 if isinstance(item, str) else int(item) for item in elem_shape]
+    if min(sizes, default=0) < 0:
+        return [None] * int(init_length)
+    whole_numbers = {"int32": np.int32, "bool": np.bool_}
+    return [np.zeros(sizes, whole_numbers.get(str(dtype), np.float32)) for _ in range(int(init_length))]
 
 
 @kernel("list_length")
@@ -47,6 +51,6 @@ def _written(ls: list[Any], items: list[tuple[int, Array]]) -> list[Any]:
     for at, value in items:
         if at < 0:
             raise undefined("list_write", f"element {at}")
-        found += [None] * (at + 1 - len(found))
+        found += [np.zeros_like(value)] * (at + 1 - len(found))
         found[at] = value
     return found
