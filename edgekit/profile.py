@@ -23,7 +23,13 @@ from edgekit.versions import version_key
 SCHEMA = 1
 TARGETS = ("tflite", "onnx", "coreml", "armnn", "tidl", "triton", "tflm")
 RUNTIMES = ("litert", "onnxruntime", "coreml", "armnn", "tidl", "triton", "tflm", "ort-web")
-PRECISIONS = ("fp32", "fp16", "dynamic", "int8")
+PRECISIONS = (
+    *("fp32", "fp16", "dynamic", "int8", "int16x8", "w8", "int4"),
+    *("palettized8", "palettized6", "palettized4", "palettized3", "palettized2", "palettized1"),
+    *("sparse50", "sparse75"),
+)
+"""``int8`` and ``int16x8`` quantize activations too; ``dynamic``, ``w8`` and ``int4`` weights alone; a
+palette has 2^n values, a sparse model that share of zeros."""
 BASES = ("measured", "claimed")
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}\Z")
 

@@ -1,4 +1,4 @@
-"""ONNX sources to TFLite and Core ML: every lowered op against onnxruntime, and what is refused is named."""
+"""ONNX sources to TFLite: every lowered op against onnxruntime, and what is refused is named."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ from edgekit_converters.onnx_session import OnnxSession
 from edgekit_converters.source import recognise
 from edgekit_converters.values import Job, Signature
 from tests.converters.graphs import Array, GraphBuilder, save, small_cnn
-from tests.converters.mil_evaluator import evaluate
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -138,19 +137,7 @@ def test_an_onnx_graph_computes_the_same_in_litert(build: Any, pool: Pool, tmp_p
         np.testing.assert_allclose(load_arrays(tmp_path / "out.npz")[name], value, rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize("build", GRAPHS, ids=lambda f: f.__name__)
-def test_an_onnx_graph_is_the_same_program_in_core_ml(build: Any, pool: Pool, tmp_path: Path) -> None:
-    job = make_job(pool, graph(build), tmp_path, "coreml")
-    built = pool.run("coremltools", "build", {"job": job.to_dict(), "folder": str(tmp_path)})
-    inputs = real_inputs()
-    expected = OnnxSession(tmp_path / "model.onnx").run(inputs)
-    got = [evaluate(tmp_path / built["main"], {"x": inputs["x"][i : i + 1]}) for i in range(3)]
-    for name, value in expected.items():
-        found = np.concatenate([item[name] for item in got])
-        np.testing.assert_allclose(found, value[:3], rtol=1e-3, atol=1e-5)
-
-
-@pytest.mark.parametrize(("target", "worker"), [("tflite", "tensorflow"), ("coreml", "coremltools")])
+@pytest.mark.parametrize(("target", "worker"), [("tflite", "tensorflow")])
 def test_an_op_outside_the_documented_set_is_refused_by_name(
     target: str, worker: str, pool: Pool, tmp_path: Path
 ) -> None:
@@ -161,7 +148,7 @@ def test_an_op_outside_the_documented_set_is_refused_by_name(
     assert caught.value.code == "unsupported_op"
 
 
-@pytest.mark.parametrize(("target", "worker"), [("tflite", "tensorflow"), ("coreml", "coremltools")])
+@pytest.mark.parametrize(("target", "worker"), [("tflite", "tensorflow")])
 def test_an_attribute_that_is_not_understood_is_refused_not_ignored(
     target: str, worker: str, pool: Pool, tmp_path: Path
 ) -> None:
@@ -177,7 +164,7 @@ def test_one_failing_target_never_stops_the_others(pool: Pool, cache: Path, tmp_
     g = GraphBuilder((3, 8, 8))
     request = Request(
         source=save(g.model(g.op("Atan", "x"), [3, 8, 8]), tmp_path / "atan.onnx"),
-        profiles=("x86-64-litert", "x86-64-onnx", "iphone-15"),
+        profiles=("x86-64-litert", "x86-64-onnx"),
         precisions=("fp32",),
         out=tmp_path / "out",
         cache=cache,
@@ -185,7 +172,7 @@ def test_one_failing_target_never_stops_the_others(pool: Pool, cache: Path, tmp_
     manifest = convert(request, pool=pool).manifest
     assert [item.id for item in manifest.variants] == ["x86-64-onnx-onnx-fp32"]
     assert {item.reason_code for item in manifest.refused} == {"unsupported_op"}
-    assert {item.id for item in manifest.refused} == {"x86-64-litert-tflite-fp32", "iphone-15-coreml-fp32"}
+    assert {item.id for item in manifest.refused} == {"x86-64-litert-tflite-fp32"}
 
 
 def test_an_onnx_cnn_becomes_int8_everywhere(pool: Pool, cache: Path, tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def test_a_named_precision_goes_to_the_profiles_that_take_it() -> None:
 
 
 def test_a_profile_that_takes_none_of_the_precisions_is_refused() -> None:
-    found = plan("iphone-15", precisions=("int8",))
+    found = plan("iphone-12", precisions=("int8",))
     assert [item.reason_code for item in found.refused] == ["unsupported_precision"]
 
 

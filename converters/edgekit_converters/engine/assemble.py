@@ -33,6 +33,7 @@ from edgekit_converters.engine.request import Result
 from edgekit_converters.engine.variants import Checked, artifact_json
 from edgekit_converters.errors import storage_error
 from edgekit_converters.npz import save_arrays
+from edgekit_converters.report.sbom import bill_of_materials
 from edgekit_converters.report.write import write_report
 from edgekit_converters.targets import load_target
 from edgekit_converters.tools import tool_versions
@@ -76,6 +77,7 @@ def write_package(
         report = write_report(
             work / "report", manifest, measurements, _facts(context, prepared, plan, outcomes)
         )
+        (work / "report" / "sbom.cdx.json").write_bytes(canonical_json(bill_of_materials(manifest)))
         load_package(work)
         _swap(work, out)
     except OSError as error:
@@ -115,13 +117,13 @@ def _verification(prepared: Prepared, wanted: Wanted, checked: Checked) -> Verif
             method="prepared", verdict=verdict.verdict, reasons=verdict.reasons, metrics={"why": verdict.why}
         )
     return Verification(
-        method="executed",
+        method=ran["method"],
         verdict=verdict.verdict,
         runtime=ran["runtime"],
         runtime_version=ran["version"],
         backend=ran["backend"],
         machine=platform.machine(),
-        on_target=wanted.profile.name in _host_profiles(),
+        on_target=ran["method"] == "executed" and wanted.profile.name in _host_profiles(),
         n=prepared.samples.n,
         metrics={**verdict.metrics, "why": verdict.why},
         reasons=verdict.reasons,
@@ -238,7 +240,7 @@ def _measurements(
 
 
 def _measured(context: Context, prepared: Prepared, wanted: Wanted, checked: Checked) -> Any:
-    if checked.executed is None:
+    if checked.executed is None or checked.executed["method"] != "executed":
         return None
     target = load_target(wanted.target)
     runtime = {"runtime": target.runtime, "version": target.version()}

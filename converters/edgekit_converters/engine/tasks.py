@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -98,8 +99,9 @@ def execute(target: str, folder: str, artifact: Json, data: str, out: str) -> Js
         return None
     results: dict[str, Any] = {}
     backend = ""
+    executed = found.method == "executed"
     for kernels in found.kernel_sets:
-        for threads in (1, 2):
+        for threads in (1, 2) if executed else (1,):
             session = found.open(Path(folder), built, kernels=kernels, threads=threads)
             if session is None:
                 return None
@@ -113,8 +115,9 @@ def execute(target: str, folder: str, artifact: Json, data: str, out: str) -> Js
                 np.maximum(part, gap.reshape(len(value), -1).max(axis=1), out=part)
     save_arrays(Path(out), {**results, **{f"spread:{name}": value for name, value in spreads.items()}})
     return {
-        "runtime": found.runtime,
-        "version": found.version(),
+        "method": found.method,
+        "runtime": found.runtime if executed else "edgekit",
+        "version": found.version() if executed else version("edgekit-converters"),
         "backend": backend,
         "kernel_sets": list(found.kernel_sets),
     }

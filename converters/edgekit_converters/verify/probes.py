@@ -22,6 +22,8 @@ Array = NDArray[Any]
 COUNT = 16
 _FLOOR = {"fp32": 1e-5, "fp16": 2e-3, "dynamic": 8e-3, "int8": 8e-3}
 """Least tolerance as a share of the output's range, where the output itself is not quantized."""
+_COARSE = 8e-3
+"""The same for every other precision."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +78,7 @@ def _tolerance(output: Array, spread: Array, port: Tensor, precision: str) -> fl
     if port.quantization is not None:
         floor = port.quantization.scale
     else:
-        floor = _FLOOR[precision] * float(output.max() - output.min() or 1.0)
+        floor = _FLOOR.get(precision, _COARSE) * float(output.max() - output.min() or 1.0)
     measured = max(float(spread.max()), floor)
     # Rounded up, so that the bytes do not hang on the last bits of a sum.
     return float(f"{measured * 1.005:.2e}")

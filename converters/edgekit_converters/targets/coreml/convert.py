@@ -1,139 +1,137 @@
-"""Building and saving a Core ML package. Imported in coremltools workers only."""
+"""Building a Core ML package for a job. Imported in coremltools workers only.
+
+The hub's graph with a batch of one, as a phone uses it (or a range of batches where the profile's options
+say so), through `lower` and into a package; for ``int8`` the graph gets its quantize/dequantize pairs from
+the one calibration first.
+"""
 
 from __future__ import annotations
 
-import re
-import shutil
-import uuid
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import coremltools as ct
-from coremltools.converters.mil.mil import Builder as mb  # noqa: N813  # as all of its examples have it
-from coremltools.converters.mil.mil import Function, Program, types
+import onnx
+import onnx_ir as ir
 
-from edgekit.digest import canonical_json, sha256_file, sha256_hex
 from edgekit.package import Requirements, Tensor
+from edgekit.rules import load_rules
+from edgekit_converters import hub
 from edgekit_converters.errors import Refusal
-from edgekit_converters.hub import with_batch_one
-from edgekit_converters.targets.coreml.onnx_to_mil import lower
+from edgekit_converters.quantize import pipeline
+from edgekit_converters.targets.coreml import lower
+from edgekit_converters.targets.coreml.lower.boundary import Port
+from edgekit_converters.targets.coreml.lower.registry import accepts
 from edgekit_converters.values import Built, Job
-
-_DTYPES = {"float32": types.fp32, "int32": types.int32}
-_SPACE = uuid.UUID("6b5b2f6e-3f0e-5d38-9a37-0d0c6f6c5a11")
-"""Name space of the ids that replace coremltools' random ones."""
 
 
 def build(job: Job, path: Path) -> Built:
     """Lower `job`'s hub to `path`. See `CoremlTarget.build`."""
     deployment = str(job.options.get("deployment_target", "iOS15"))
-    target = getattr(ct.target, deployment, None)
-    if target is None:
-        raise Refusal(
-            f"coremltools has no deployment target {deployment!r}", code="unknown_deployment_target"
-        )
-    inputs = [_named(item) for item in job.inputs]
-    outputs = [_named(item) for item in job.outputs]
-    program = _program(job, inputs, outputs, target)
-    wide = job.precision == "fp32"
-    model = ct.convert(
-        program,
-        convert_to="mlprogram",
-        minimum_deployment_target=target,
-        compute_precision=ct.precision.FLOAT32 if wide else ct.precision.FLOAT16,
-        skip_model_load=True,
-    )
-    model.short_description = f"{job.inputs[0].name} to {job.outputs[0].name}, written by edgekit"
-    model.save(str(path))
-    _settle(path)
-    _read_back(path, inputs, outputs)
+    model, facts = _graph(job, deployment)
+    precision = "fp16" if job.precision == "int8" else job.precision
+    lowered = lower.lower(model, deployment_target=deployment, precision=precision, interface=_interface(job))
+    lower.save(lowered, path, description=f"{job.inputs[0].name} to {job.outputs[0].name}, by edgekit")
+    compressed = int(lowered.facts.get("compressed_weights", 0))
     return Built(
         main=path.name,
-        inputs=tuple(inputs),
-        outputs=tuple(outputs),
-        requires=Requirements(runtime="coreml", min_runtime=deployment.removeprefix("iOS") + ".0"),
-        route=f"{job.source.kind} > hub > MIL ({deployment})",
-        facts=_facts(path),
+        inputs=_ports(job.inputs, lowered.inputs),
+        outputs=_ports(job.outputs, lowered.outputs),
+        requires=Requirements(runtime="coreml", min_runtime=lowered.min_runtime),
+        route=f"{job.source.kind} > hub > {'QDQ > ' if job.precision == 'int8' else ''}MIL ({deployment})",
+        facts={
+            **lowered.facts,
+            **facts,
+            "compressed_weights": compressed,
+            "int8_op_ratio": _ratio(facts),
+            "images": {port.name: asdict(port.image) for port in lowered.inputs if port.image},
+        },
         tools={"coremltools": ct.__version__},
     )
 
 
-def _named(port: Tensor) -> Tensor:
-    """The port with the name that Core ML allows, where it differs."""
-    allowed = re.sub(r"[^A-Za-z0-9_]", "_", port.name)
-    allowed = f"_{allowed}" if allowed[0].isdigit() else allowed
-    return port if allowed == port.name else replace(port, artifact_name=allowed)
+def _graph(job: Job, deployment: str) -> tuple[ir.Model, dict[str, Any]]:
+    """The graph to lower, and the facts of its quantization."""
+    fixed = "batch" not in job.options
+    proto = hub.with_batch_one(Path(job.hub)) if fixed else onnx.load(job.hub)
+    model = ir.from_proto(proto)
+    if job.precision != "int8":
+        return model, {}
+    if int(deployment.removeprefix("iOS")) < 17:
+        raise Refusal(
+            "int8 activations need iOS 17", remedy="deployment target iOS17", code="needs_newer_runtime"
+        )
+    rules = load_rules(f"coreml-{deployment.lower()}")
+    calibration = Path(job.ranges) if job.ranges else None
+    return pipeline.for_target(model, calibration, rules, "int8", supported=lower.SUPPORTED, accepts=accepts)
 
 
-def _program(job: Job, inputs: Sequence[Tensor], outputs: Sequence[Tensor], target: Any) -> Any:
-    specs: dict[str, Any] = {}
-    for item in inputs:
-        if item.dtype not in _DTYPES:
-            raise Refusal(
-                f"input {item.name!r} is {item.dtype}; Core ML takes float32 and int32",
-                remedy="export the model with float32 or int32 inputs",
-                code="unsupported_type",
-            )
-        if any(size < 0 for size in item.shape[1:]):
-            raise Refusal(
-                f"input {item.name!r} has a free axis: {item.shape}",
-                remedy="fix the shape in the contract's inputs.shape",
-                code="dynamic_shape",
-            )
-        name = item.artifact_name or item.name
-        specs[name] = mb.placeholder((1, *item.shape[1:]), dtype=_DTYPES[item.dtype])
-    graph = with_batch_one(Path(job.hub)).graph
-    wanted = [item.artifact_name or item.name for item in outputs]
-    program = Program()
-    with Function(specs, opset_version=target) as function:
-        function.set_outputs(lower(graph, [function.inputs[name] for name in specs], wanted))
-        program.add_function("main", function)
-    return program
+def _ratio(facts: Mapping[str, Any]) -> float:
+    """The share of weighted ops that compute with integers."""
+    done, total = facts.get("weighted_ops", (0, 0))
+    return round(done / total, 3) if total else 0.0
 
 
-def _settle(path: Path) -> None:
-    """Make the bytes depend on the content only: no date, ordered maps, ids from digests."""
-    model = path / "Data" / "com.apple.CoreML" / "model.mlmodel"
-    spec = ct.proto.Model_pb2.Model()
-    spec.ParseFromString(model.read_bytes())
-    spec.description.metadata.userDefined.clear()
-    model.write_bytes(spec.SerializeToString(deterministic=True))
-    entries = {}
-    for name, what in (("model.mlmodel", "Specification"), ("weights", "Weights")):
-        place = path / "Data" / "com.apple.CoreML" / name
-        if not place.exists():
-            continue
-        files = [place] if place.is_file() else sorted(item for item in place.rglob("*") if item.is_file())
-        digest = sha256_hex("".join(sha256_file(item) for item in files).encode())
-        entries[str(uuid.uuid5(_SPACE, f"{name}:{digest}"))] = {
-            "author": "com.apple.CoreML",
-            "description": f"CoreML Model {what}",
-            "name": name,
-            "path": f"com.apple.CoreML/{name}",
-        }
-    root = next(key for key, entry in entries.items() if entry["name"] == "model.mlmodel")
-    manifest = {"fileFormatVersion": "1.0.0", "itemInfoEntries": entries, "rootModelIdentifier": root}
-    (path / "Manifest.json").write_bytes(canonical_json(manifest))
-    for item in path.rglob("*"):
-        item.chmod(0o755 if item.is_dir() else 0o644)
+def _ports(wanted: Sequence[Tensor], found: Sequence[Port]) -> tuple[Tensor, ...]:
+    """The contract's tensors with the names that they have in the package."""
+    names = {port.name: port.artifact_name for port in found}
+    return tuple(
+        Tensor(
+            name=item.name,
+            dtype=item.dtype,
+            shape=item.shape,
+            artifact_name=names[item.name] if names[item.name] != item.name else None,
+        )
+        for item in wanted
+    )
 
 
-def _read_back(path: Path, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
-    """The saved package parses, and its ports are what the manifest will say."""
-    spec = ct.models.MLModel(str(path), skip_model_load=True).get_spec()
-    found = [item.name for item in spec.description.input], [item.name for item in spec.description.output]
-    wanted = [i.artifact_name or i.name for i in inputs], [o.artifact_name or o.name for o in outputs]
-    if found != wanted:
-        shutil.rmtree(path)
-        raise Refusal(f"the saved package has ports {found}, not {wanted}", code="ports_differ")
+def _interface(job: Job) -> lower.Interface:
+    """Images, labels and the range of the batch, where the profile's options ask for them."""
+    batch = job.options.get("batch")
+    ranges = {"N": (int(batch[0]), int(batch[1]))} if batch else {}
+    images: dict[str, lower.ImageInput] = {}
+    if job.options.get("image_inputs"):
+        images = {item["name"]: image for item in job.contract.get("inputs", ()) if (image := image_of(item))}
+    labelled = _labelled(job) if job.options.get("class_labels") else None
+    return lower.Interface(
+        images=images,
+        probabilities=labelled["name"] if labelled else None,
+        labels=labelled["labels"] if labelled else (),
+        ranges=ranges,
+    )
 
 
-def _facts(path: Path) -> dict[str, Any]:
-    from collections import Counter
+def image_of(spec: Mapping[str, Any]) -> lower.ImageInput | None:
+    """The image that an input of the contract takes; None when it is none, or its colours are not said."""
+    steps = spec.get("preprocess") or {}
+    shape, color = spec.get("shape", ()), steps.get("color")
+    if spec.get("meaning") != "image" or color is None or len(shape) != 4:
+        return None
+    channels = 1 if color == "gray" else 3
+    scale = 1.0 if steps.get("scale") is None else float(steps["scale"])
+    means, stds = (_each(steps.get(key), channels, usual) for key, usual in (("mean", 0.0), ("std", 1.0)))
+    return lower.ImageInput(
+        color=color,
+        scale=tuple(scale / std for std in stds),
+        bias=tuple(-mean / std for mean, std in zip(means, stds, strict=True)),
+        channels_last=spec.get("layout") == "NHWC" or (shape[1] != channels and shape[3] == channels),
+    )
 
-    spec = ct.models.MLModel(str(path), skip_model_load=True).get_spec()
-    block = next(iter(spec.mlProgram.functions["main"].block_specializations.values()))
-    kinds = Counter(op.type for op in block.operations if op.type != "const")
-    return {"ops": dict(sorted(kinds.items())), "op_count": sum(kinds.values()), "int8_op_ratio": 0.0}
+
+def _each(given: Sequence[float] | None, channels: int, usual: float) -> list[float]:
+    """One number a channel."""
+    found = [float(item) for item in given or [usual]]
+    return found * channels if len(found) == 1 else found
+
+
+def _labelled(job: Job) -> Mapping[str, Any] | None:
+    """The first output of the contract that is a distribution over labelled classes."""
+    for item in job.contract.get("outputs", ()):
+        labels, shape = item.get("labels", ()), item.get("shape", ())
+        if item.get("activation") == "softmax" and labels and [*shape] == [-1, len(labels)]:
+            found: Mapping[str, Any] = item
+            return found
+    return None

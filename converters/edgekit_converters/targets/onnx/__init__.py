@@ -28,6 +28,7 @@ class OnnxTarget:
     name = "onnx"
     precisions = ("fp32", "int8")
     worker = "plain"
+    method = "executed"
     runtime = "onnxruntime"
     kernel_sets = ("optimized", "as-written")
 

@@ -72,7 +72,7 @@ def _sparse(share: float) -> Callable[[int], Any]:
 
 SCHEMES: dict[str, Scheme] = {
     "w8": Scheme("linear_quantize_weights", _linear(dtype="int8", granularity="per_channel"), 16),
-    "w4": Scheme(
+    "int4": Scheme(
         "linear_quantize_weights", _linear(dtype="int4", granularity="per_block", block_size=_BLOCK), 18
     ),
     **{f"palettized{bits}": Scheme("palettize_weights", _palette(bits), 16) for bits in (1, 2, 3, 4, 6, 8)},

@@ -15,6 +15,7 @@ from typing import Any
 import coremltools as ct
 import numpy as np
 import onnx_ir as ir
+from coremltools.converters.mil.converter import _reset_conversion_state as start_over
 from coremltools.converters.mil.mil import Builder as mb  # noqa: N813  # as all of its examples have it
 from coremltools.converters.mil.mil import Function, Program, get_new_symbol, types
 from coremltools.converters.mil.mil.types.symbolic import is_symbolic
@@ -124,6 +125,7 @@ def build(
     Raises:
         Refusal: with the node named.
     """
+    start_over()  # names and symbols are counted from the start, in any process the same
     symbols: dict[str, Any] = {}
     values = list(zip(inputs, model.graph.inputs, strict=True))
     sizes = {port.artifact_name: _sizes(value, port, symbols) for port, value in values}
