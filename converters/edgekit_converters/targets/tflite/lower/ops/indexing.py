@@ -2,8 +2,8 @@
 
 Facts by trial (ai_edge_litert 2.3.0): GATHER and GATHER_ND refuse negative indices when they run, so
 negative ones are counted from the front here; SCATTER_ND starts from zeros and adds what meets in one
-place; UNSORTED_SEGMENT_* take FLOAT and INT32. Elements are addressed by one number each: Scatter and
-GatherElements work on the flattened tensor.
+place, so the last update of each place is found by UNSORTED_SEGMENT_MAX (FLOAT and INT32) and gathered.
+Elements are addressed by one number each: Scatter and GatherElements work on the flattened tensor.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from edgekit_converters.targets.tflite.lower.parts import given
 from edgekit_converters.targets.tflite.lower.registry import Quantized, lowers
 from edgekit_converters.targets.tflite.lower.tensors import Spec, Tensor, known
 
-_SCATTERED = frozenset({D.FLOAT, D.INT8, D.UINT8, D.INT32, D.INT64, D.BOOL})
 _SEGMENTED = frozenset({D.FLOAT, D.INT32})
 _SEGMENTS = {
     "add": ("UNSORTED_SEGMENT_SUM", "ADD"),
@@ -203,38 +202,26 @@ def _flat_places(ctx: Context, node: ir.Node, tensor: Tensor, indices: Tensor, a
 def _scattered(ctx: Context, node: ir.Node, tensor: Tensor, places: Tensor, updates: Tensor) -> Tensor:
     """`tensor` (rows first) with `updates` put or reduced at the rows `places`."""
     reduction = attr_str(node, "reduction", "none")
-    rows = tensor.shape[0] or 0
-    column = ctx.reshape(places, (places.shape[0], 1))
-    hits = ctx.emit(
-        "SCATTER_ND",
-        [column, _ones(ctx, places), ctx.ints([rows])],
-        Spec((rows,), D.INT32),
-    )
-    touched = parts.compare(ctx, "GREATER", hits, ctx.ints(0))
+    if places.shape[0] == 0:
+        return tensor
+    rows = ctx.ints(tensor.shape[0] or 0)
+    # The last update of each row; of rows that have none the smallest integer.
+    order = parts.iota(ctx, places, 0)
+    last = ctx.emit("UNSORTED_SEGMENT_MAX", [order, places, rows], Spec(tensor.shape[:1], D.INT32))
+    touched = parts.compare(ctx, "GREATER_EQUAL", last, ctx.ints(0))
     if tensor.rank > 1:
-        touched = ctx.reshape(touched, (rows, 1))
+        touched = ctx.reshape(touched, (tensor.shape[0], 1))
     if reduction == "none":
-        bits, new = as_bits(ctx, tensor, _SCATTERED), as_bits(ctx, updates, _SCATTERED)
-        put = ctx.emit("SCATTER_ND", [column, new, ctx.ints(known(tensor.shape) or ())], bits.spec())
-        return from_bits(ctx, parts.select(ctx, touched, put, bits), tensor.dtype)
+        chosen = ctx.binary("MAXIMUM", last, ctx.ints(0))
+        bits = as_bits(ctx, updates)
+        new = from_bits(ctx, parts.gather(ctx, bits, chosen, 0), tensor.dtype)
+        return parts.select(ctx, touched, new, tensor)
     if reduction not in _SEGMENTS:
         raise parts.refuse(node, f"reduction {reduction}", "unsupported_attribute")
-    return _reduced_into(ctx, tensor, places, updates, touched, _SEGMENTS[reduction])
-
-
-def _reduced_into(
-    ctx: Context, tensor: Tensor, places: Tensor, updates: Tensor, touched: Tensor, ops: tuple[str, str]
-) -> Tensor:
-    wide, new = widened(ctx, tensor, _SEGMENTED), widened(ctx, updates, _SEGMENTED)
-    rows = ctx.ints(tensor.shape[0] or 0)
-    segments = ctx.emit(ops[0], [new, places, rows], wide.spec())
-    return ctx.cast(parts.select(ctx, touched, ctx.binary(ops[1], wide, segments), wide), tensor.dtype)
-
-
-def _ones(ctx: Context, places: Tensor) -> Tensor:
-    if places.shape[0] is not None:
-        return ctx.const(np.ones(places.shape[0], np.int32))
-    return ctx.emit("FILL", [parts.sizes(ctx, places), ctx.ints(1)], Spec((None,), D.INT32))
+    op, combine = _SEGMENTS[reduction]
+    wide, items = widened(ctx, tensor, _SEGMENTED), widened(ctx, updates, _SEGMENTED)
+    segments = ctx.emit(op, [items, places, rows], wide.spec())
+    return ctx.cast(parts.select(ctx, touched, ctx.binary(combine, wide, segments), wide), tensor.dtype)
 
 
 def _unsqueezed(ctx: Context, tensor: Tensor, axis: int) -> Tensor:

@@ -100,8 +100,14 @@ def _apart(ctx: Context, boxes: Tensor, threshold: Tensor) -> Tensor:
 
 
 def _above(ctx: Context, threshold: Tensor) -> Tensor:
-    """The next larger float: the kernel drops boxes that overlap as much, ONNX those that overlap more."""
-    return bitcast(ctx, parts.plus(ctx, bitcast(ctx, threshold, D.INT32), 1), D.FLOAT)
+    """The next larger float: the kernel drops boxes that overlap as much, ONNX those that overlap more.
+
+    At most 1: beyond, a box would not even drop itself. See `_apart` for what 1 means in ONNX.
+    """
+    larger = bitcast(ctx, parts.plus(ctx, bitcast(ctx, threshold, D.INT32), 1), D.FLOAT)
+    # Kernels flush what is smaller than the smallest normal number to zero.
+    larger = ctx.binary("MAXIMUM", larger, like(ctx, larger, float(np.finfo(np.float32).tiny)))
+    return ctx.binary("MINIMUM", larger, like(ctx, larger, 1.0))
 
 
 def _kept(
