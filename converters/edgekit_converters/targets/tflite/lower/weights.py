@@ -25,13 +25,20 @@ SMALLEST = 1024
 Array = NDArray[Any]
 
 
-def weight(ctx: Context, array: Array, axis: int, *, name: str, hybrid: bool = True) -> Tensor:
-    """A constant weight in the order its op wants; `axis` is its output channel there."""
+def weight(
+    ctx: Context, array: Array, axis: int, *, name: str, hybrid: bool = True, per_channel: bool = True
+) -> Tensor:
+    """A constant weight in the order its op wants; `axis` is its output channel there.
+
+    `per_channel` False: int8 weights get one scale (int4 ones cannot do with that).
+    """
     kind = ctx.options.weights
     if kind == "float32" or array.dtype != np.float32 or array.size < SMALLEST:
         return ctx.const(array, name=name)
     if kind == "float16" or not hybrid:
         return half(ctx, array, name=name)
+    if not per_channel and kind == "int8":
+        return _integers(ctx, array, None, name=name, bits=8)
     return _integers(ctx, array, axis, name=name, bits=4 if kind == "int4" else 8)
 
 
@@ -45,13 +52,13 @@ def half(ctx: Context, array: Array, *, name: str) -> Tensor:
     return ctx.emit("DEQUANTIZE", [small], Spec(small.shape, ir.DataType.FLOAT))
 
 
-def _integers(ctx: Context, array: Array, axis: int, *, name: str, bits: int) -> Tensor:
+def _integers(ctx: Context, array: Array, axis: int | None, *, name: str, bits: int) -> Tensor:
     limit = 2 ** (bits - 1) - 1
     others = tuple(i for i in range(array.ndim) if i != axis)
     peaks = np.abs(array).max(axis=others, keepdims=True).astype(np.float64)
     scale = np.where(peaks > 0, peaks / limit, 1.0).astype(np.float32)
     values = np.clip(np.rint(array / scale), -limit, limit).astype(np.int8)
-    quant = Quant(tuple(map(float, scale.reshape(-1))), (0,) * scale.size, axis)
+    quant = Quant(tuple(map(float, scale.reshape(-1))), (0,) * scale.size, axis or 0)
     return ctx.const(values if bits == 8 else values.astype(ml_dtypes.int4), name=name, quant=quant)
 
 
