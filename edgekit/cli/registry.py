@@ -11,6 +11,9 @@ GROUP = "edgekit.commands"
 SHORT_HELP = {
     "init": "Scaffold the contract (model.toml) for a source model.",
     "convert": "Compile one source model into verified variants per hardware profile.",
+    "verify": "Check a package again: files, digests, probes, and the conversion itself.",
+    "diff": "Show what differs between two packages.",
+    "export": "Hand a variant over to an iOS or Android app.",
     "key": "Make and inspect the signing keys of a fleet.",
     "release": "Add, sign, list, verify and invalidate releases.",
     "fleet": "Run the fleet service and its broker.",
@@ -21,7 +24,6 @@ SHORT_HELP = {
 }
 
 DISTRIBUTION = {
-    "init": "edgekit-converters",
-    "convert": "edgekit-converters",
+    **dict.fromkeys(("init", "convert", "verify", "diff", "export"), "edgekit-converters"),
     **dict.fromkeys(("key", "release", "fleet", "slot", "rollout", "device", "demo"), "edgekit-fleet"),
 }

@@ -1,0 +1,1 @@
+"""Handing a variant over to an app: artifact, constants, a wrapper, and vectors for the app's own test."""

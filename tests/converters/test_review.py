@@ -1,0 +1,183 @@
+"""Finished packages: checked again, compared, handed over; what was tampered with is named."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import uuid
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from edgekit.errors import EdgekitError, UsageError
+from edgekit.package import load_package
+from edgekit_converters.cli_package import diff, export, verify
+from edgekit_converters.engine.convert import convert
+from edgekit_converters.engine.pool import Pool
+from edgekit_converters.engine.request import Request
+from edgekit_converters.handover.export import export_variant
+from edgekit_converters.review.diff import differences
+from tests.converters.graphs import save, small_cnn
+
+
+@pytest.fixture(scope="module")
+def made(workers: Pool, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("review")
+    (folder / "model.toml").write_text('[model]\nname = "cnn"\nversion = "1"\nlicence = "MIT"\n')
+    random = np.random.default_rng(0).random((64, 3, 8, 8), np.float32)
+    np.savez(folder / "cal.npz", random)
+    _convert(workers, folder, "package", save(small_cnn(), folder / "cnn.onnx"))
+    return folder
+
+
+def _convert(workers: Pool, folder: Path, name: str, source: Path) -> None:
+    request = Request(
+        source=source,
+        profiles=("x86-64-onnx", "rpi4", "iphone-15"),
+        targets=("onnx", "tflite", "coreml"),
+        precisions=("fp32", "fp16"),
+        contract=folder / "model.toml",
+        calibration=folder / "cal.npz",
+        out=folder / name,
+        cache=folder / "cache",
+        allow_breach=True,
+    )
+    convert(request, pool=workers)
+
+
+def checks(package: Path, *more: str) -> tuple[int, dict[str, Any]]:
+    done = CliRunner().invoke(verify, [str(package), "--json", *more], catch_exceptions=False)
+    return done.exit_code, json.loads(done.output)
+
+
+def test_a_whole_package_is_good_and_its_probes_ran(made: Path) -> None:
+    code, found = checks(made / "package")
+    assert (code, found["good"]) == (0, True)
+    ran = [item for item in found["checks"] if item["check"] == "probes"]
+    assert {item["result"] for item in ran} == {"ok"}
+    assert len(ran) == len(load_package(made / "package").variants) >= 3
+
+
+def test_a_flipped_byte_is_named_and_nothing_of_it_is_run(made: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(made / "package", tmp_path / "copy")
+    victim = load_package(copy).variants[0].files[0].path
+    data = bytearray((copy / victim).read_bytes())
+    data[len(data) // 2] ^= 1
+    (copy / victim).write_bytes(data)
+    code, found = checks(copy)
+    bad = [item["subject"] for item in found["checks"] if item["result"] == "failed"]
+    assert (code, bad) == (3, [victim])
+    assert not any(item["check"] == "probes" for item in found["checks"])
+
+
+def test_probes_that_another_model_made_fail(made: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(made / "package", tmp_path / "copy")
+    manifest = json.loads((copy / "package.json").read_text())
+    first, *_ = [item for item in manifest["variants"] if item["target"] == "onnx"]
+    first["probe"]["atol"] = 1e-30
+    probe = copy / first["probe"]["file"]["path"]
+    with np.load(probe) as archive:
+        arrays = {name: archive[name] + (0.5 if name.startswith("out:") else 0) for name in archive.files}
+    np.savez(probe, **arrays)
+    from edgekit.digest import sha256_file
+
+    first["probe"]["file"] |= {"sha256": sha256_file(probe), "bytes": probe.stat().st_size}
+    (copy / "package.json").write_text(json.dumps(manifest))
+    code, found = checks(copy)
+    bad = [item["subject"] for item in found["checks"] if item["result"] == "failed"]
+    assert (code, bad) == (3, [first["id"]])
+
+
+def test_the_conversion_done_anew_gives_the_same_bytes(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGEKIT_CACHE", str(made / "cache"))
+    data = ["--calibration", str(made / "cal.npz"), "--contract", str(made / "model.toml")]
+    code, found = checks(made / "package", "--source", str(made / "cnn.onnx"), *data)
+    assert code == 0
+    again = [item for item in found["checks"] if item["check"] == "again"]
+    assert {item["result"] for item in again} == {"ok"}
+
+
+def test_two_packages_differ_in_what_was_changed(made: Path, workers: Pool) -> None:
+    model = small_cnn()
+    import onnx
+
+    weights = onnx.numpy_helper.to_array(model.graph.initializer[0])
+    model.graph.initializer[0].CopyFrom(
+        onnx.numpy_helper.from_array(weights * np.float32(1.5), model.graph.initializer[0].name)
+    )
+    _convert(workers, made, "other", save(model, made / "other.onnx"))
+    old, new = load_package(made / "package"), load_package(made / "other")
+    assert differences(old, old) == ()
+    what = [item.what for item in differences(old, new)]
+    assert "source sha256" in what
+    assert any(item.startswith("variant") and item.endswith(" digest") for item in what)
+    assert not any(item.startswith("profile") for item in what)
+    shown = CliRunner().invoke(diff, [str(made / "package"), str(made / "other")], catch_exceptions=False)
+    assert "source sha256:" in shown.output
+
+
+def test_the_bill_of_materials_names_every_file_and_tool(made: Path) -> None:
+    manifest = load_package(made / "package")
+    bill = json.loads((made / "package" / "report" / "sbom.cdx.json").read_text())
+    assert (bill["bomFormat"], bill["specVersion"]) == ("CycloneDX", "1.6")
+    uuid.UUID(bill["serialNumber"].removeprefix("urn:uuid:"))
+    hashes = {c["hashes"][0]["content"] for c in bill["components"] if c["type"] == "file"}
+    assert hashes == {f.sha256 for v in manifest.variants for f in v.files}
+    assert any(c.get("purl", "").startswith("pkg:pypi/onnxruntime@") for c in bill["components"])
+    model = bill["metadata"]["component"]
+    assert (model["type"], model["licenses"]) == ("machine-learning-model", [{"license": {"name": "MIT"}}])
+    refs = [item["bom-ref"] for item in bill["components"]]
+    assert len(refs) == len(set(refs))
+
+
+@pytest.mark.parametrize(
+    ("platform", "source", "artifact"),
+    [
+        ("ios", "EdgekitModel.swift", "model.mlpackage"),
+        ("android", "EdgekitModel.kt", "model.tflite"),
+    ],
+)
+def test_an_app_gets_artifact_constants_wrapper_and_vectors(
+    made: Path, tmp_path: Path, platform: str, source: str, artifact: str
+) -> None:
+    done = CliRunner().invoke(
+        export,
+        [str(made / "package"), "--platform", platform, "--out", str(tmp_path / "app")],
+        catch_exceptions=False,
+    )
+    assert done.exit_code == 0
+    manifest = load_package(made / "package")
+    facts = json.loads((tmp_path / "app" / "model.json").read_text())
+    variant = manifest.variant(facts["variant"])
+    assert (tmp_path / "app" / artifact).exists()
+    assert "prepared, not compiled" in (tmp_path / "app" / source).read_text()
+    assert variant.digest in (tmp_path / "app" / source).read_text()
+    vectors = json.loads((tmp_path / "app" / "vectors.json").read_text())
+    assert variant.probe is not None
+    with np.load(made / "package" / variant.probe.file.path) as probes:
+        for index, case in enumerate(vectors["cases"]):
+            for kind, mark in (("inputs", "in:"), ("outputs", "out:")):
+                for name, values in case[kind].items():
+                    assert np.array_equal(np.asarray(values, np.float32), probes[mark + name][index])
+    assert vectors["atol"] == variant.probe.atol
+
+
+def test_labels_cannot_break_out_of_the_generated_sources() -> None:
+    from edgekit_converters.handover.export import _literal
+
+    assert _literal('a"b\n', dollar=False) == '"a\\"b"'
+    assert _literal("cost $HOME", dollar=True) == '"cost \\$HOME"'
+    assert _literal("\\(x)", dollar=False) == '"\\\\(x)"'
+
+
+def test_an_unknown_platform_or_a_folder_in_the_way_is_an_error(made: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="unknown platform"):
+        export_variant(made / "package", "ois", tmp_path / "app")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine").write_text("keep")
+    with pytest.raises(EdgekitError, match="not empty"):
+        export_variant(made / "package", "ios", tmp_path / "full")
+    assert (tmp_path / "full" / "mine").read_text() == "keep"
