@@ -1,12 +1,11 @@
-"""Constant scales and shifts behind a weighted op become part of its weights and bias.
+"""A matrix product with constant scales and shifts behind it becomes one Gemm.
 
-1. Conv, ConvTranspose, Gemm or MatMul (constant weight), then Mul or Div by one constant per output
-   channel: the weight and the bias are scaled.
-2. Conv, ConvTranspose or Gemm, then Add or Sub of one constant per output channel: the bias moves.
-3. MatMul of a matrix with such an Add or Sub behind it becomes a Gemm with a bias.
+1. MatMul or Gemm (constant matrix), then Mul or Div by one constant per column: the matrix is scaled.
+2. Then Add or Sub of one constant per column: the bias moves; a MatMul becomes a Gemm with a bias.
 
-What an exporter leaves of a batch normalisation goes this way; rounding would happen at each of these
-steps otherwise. The op takes the name of the tensor it replaces, so that its range is still known.
+What an exporter leaves of a dense layer goes this way (the hub does the same to convolutions); rounding
+would happen at each of these steps otherwise. The op takes the name of the tensor it replaces, so that
+its range is still known.
 """
 
 from __future__ import annotations
@@ -17,8 +16,9 @@ import numpy as np
 import onnx_ir as ir
 
 from edgekit_converters.quantize.graphs import constant, remove_unused, store
-from edgekit_converters.quantize.roles import WEIGHTED, array, integer, number
+from edgekit_converters.quantize.roles import array, integer, number
 
+_PRODUCTS = ("MatMul", "Gemm")
 _SHIFTS = ("Add", "Sub")
 _SCALES = ("Mul", "Div")
 
@@ -27,7 +27,7 @@ def fold(graph: ir.Graph) -> int:
     """Fold in place; gives how many nodes went away."""
     count = 0
     for node in list(graph):
-        while node.op_type in WEIGHTED and node.graph is graph:
+        while node.op_type in _PRODUCTS and node.graph is graph:
             following = _follower(node)
             changed = None if following is None else _folded(graph, node, following)
             if changed is None:
@@ -45,16 +45,16 @@ def _follower(node: ir.Node) -> ir.Node | None:
     if any(array(item) is None for item in node.inputs[1:] if item is not None):
         return None
     exact = number(node, "alpha", 1) == 1 and number(node, "beta", 1) == 1
-    return readers[0] if exact else None
+    return readers[0] if exact and constant(node.inputs[1]).ndim == 2 else None
 
 
 def _folded(graph: ir.Graph, node: ir.Node, following: ir.Node) -> ir.Node | None:
-    """`node` with `following` in it, or None when the constant is not one per channel."""
+    """`node` with `following` in it, or None when the constant is not one per column."""
     position = next(i for i, value in enumerate(following.inputs) if value is node.outputs[0])
     if position == 1 and following.op_type in ("Sub", "Div"):
         return None
     other = following.inputs[1 - position]
-    vector = None if array(other) is None else _per_channel(constant(other), node)
+    vector = None if array(other) is None else _per_column(constant(other), node)
     if vector is None:
         return None
     if following.op_type in _SHIFTS:
@@ -63,36 +63,21 @@ def _folded(graph: ir.Graph, node: ir.Node, following: ir.Node) -> ir.Node | Non
             return _gemm(graph, node, following, sign * vector)
         _set_bias(graph, node, following, _bias(node, vector) + sign * vector)
     else:
-        factor = 1 / vector if following.op_type == "Div" else vector
-        _scale(graph, node, following, factor)
+        _scale(graph, node, following, 1 / vector if following.op_type == "Div" else vector)
     _take_over(graph, node, following)
     return node
 
 
-def _per_channel(values: Any, node: ir.Node) -> Any:
-    """`values` as one float64 per output channel, or None."""
+def _per_column(values: Any, node: ir.Node) -> Any:
+    """`values` as one float64 per output column, or None."""
     shape = node.outputs[0].shape
-    if shape is None:
+    weight = constant(node.inputs[1])
+    columns = int(weight.shape[0 if integer(node, "transB", 0) else 1])
+    if shape is None or values.ndim > len(shape) or values.size not in (1, columns):
         return None
-    axis = len(shape) - 1 if node.op_type in ("Gemm", "MatMul") else 1
-    channels = _channels(node)
-    full = (1,) * (len(shape) - values.ndim) + values.shape
-    if channels is None or len(full) != len(shape) or any(n != 1 for i, n in enumerate(full) if i != axis):
+    if values.size != 1 and values.shape[-1] != columns:
         return None
-    if full[axis] not in (1, channels):
-        return None
-    return np.broadcast_to(values.reshape(-1).astype(np.float64), (channels,))
-
-
-def _channels(node: ir.Node) -> int | None:
-    shape = constant(node.inputs[1]).shape
-    if node.op_type == "Conv":
-        return int(shape[0])
-    if node.op_type == "ConvTranspose":
-        return int(shape[1]) * integer(node, "group", 1)
-    if node.op_type == "Gemm":
-        return int(shape[0] if integer(node, "transB", 0) else shape[1])
-    return int(shape[1]) if len(shape) == 2 else None
+    return np.broadcast_to(values.reshape(-1).astype(np.float64), (columns,))
 
 
 def _bias(node: ir.Node, like: Any) -> Any:
@@ -102,23 +87,11 @@ def _bias(node: ir.Node, like: Any) -> Any:
 
 
 def _scale(graph: ir.Graph, node: ir.Node, following: ir.Node, factor: Any) -> None:
-    weight = constant(node.inputs[1]).astype(np.float64)
-    if node.op_type == "ConvTranspose":
-        groups = integer(node, "group", 1)
-        parts = weight.reshape(groups, -1, *weight.shape[1:]) * _column(factor.reshape(groups, 1, -1), 5)
-        weight = parts.reshape(weight.shape)
-    elif node.op_type == "Conv" or integer(node, "transB", 0):
-        weight = weight * _column(factor, weight.ndim)
-    else:
-        weight = weight * factor
-    name = f"{following.outputs[0].name}_weight"
-    node.replace_input_with(1, store(graph, name, weight.astype(np.float32)))
+    spread = factor[:, None] if integer(node, "transB", 0) else factor
+    weight = (constant(node.inputs[1]) * spread).astype(np.float32)
+    node.replace_input_with(1, store(graph, f"{following.outputs[0].name}_weight", weight))
     if len(node.inputs) > 2 and node.inputs[2] is not None:
         _set_bias(graph, node, following, _bias(node, factor) * factor)
-
-
-def _column(factor: Any, rank: int) -> Any:
-    return factor.reshape(*factor.shape, *(1,) * (rank - factor.ndim))
 
 
 def _set_bias(graph: ir.Graph, node: ir.Node, following: ir.Node, bias: Any) -> None:
