@@ -89,6 +89,39 @@ def test_transposes_that_undo_each_other_cost_nothing() -> None:
     assert made.facts["transposes"] == 0
 
 
+def test_a_channel_shuffle_between_convolutions_moves_elements_once() -> None:
+    numbers = "<int64[5] s = {0, 2, 4, 5, 6}, int64[4] t = {0, 8, 5, 6}>"
+    graph = f"g (float[N,8,5,6] x, float[8] w) => (float[] y) {numbers} {{ a = MaxPool<kernel_shape=[1,1]>(x)"
+    body = " b = Reshape(a, s) c = Transpose<perm=[0,2,1,3,4]>(b) d = Reshape(c, t)"
+    tail = " y = MaxPool<kernel_shape=[2,2]>(d) }"
+    feeds = [{"x": floats(count, 8, 5, 6, seed=count), "w": floats(8)} for count in (1, 3)]
+    made = agrees(graph + body + tail, *feeds)
+    # In, the shuffle, out: channels last all the way.
+    assert made.facts["transposes"] == 3
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ((2, 8, 3, 4), (2, 2, 4, 3, 4)),
+        ((2, 8, 3, 4), (16, 3, 4)),
+        ((2, 8, 3, 4), (2, 8, 12)),
+        ((2, 8, 3, 4), (4, 4, 12)),
+        ((2, 1, 3, 4), (2, 12)),
+        ((1, 8, 1, 1), (1, 8)),
+        ((1, 8, 1, 1), (8, 1, 1, 1)),
+        ((2, 6, 3, 4), (2, 3, 6, 4)),
+        ((2, 6, 3, 4), (2, 1, 6, 1, 3, 4)),
+        ((2, 6, 3, 4), (4, 3, 3, 4)),
+    ],
+)
+def test_a_reshape_of_what_is_held_channels_last(before: tuple[int, ...], after: tuple[int, ...]) -> None:
+    sizes, target = (",".join(map(str, shape)) for shape in (before, after))
+    graph = f"g (float[{sizes}] x) => (float[] y, float[] z) <int64[{len(after)}] s = {{{target}}}>"
+    body = "{ a = MaxPool<kernel_shape=[1,1]>(x) y = Reshape(a, s) z = Relu(y) }"
+    agrees(f"{graph} {body}", {"x": floats(*before)})
+
+
 @pytest.mark.parametrize("target", ["1", "3, 1", "2, 1, 3, 1", "4, 1, 1, 1"])
 def test_expand_free_sizes(target: str) -> None:
     count = len(target.split(","))

@@ -95,8 +95,10 @@ def min_(ctx: Context, node: ir.Node) -> None:
 
 @lowers("Sum")
 def sum_(ctx: Context, node: ir.Node) -> None:
-    """Sum of any number of tensors."""
-    _fold(ctx, node, "ADD")
+    """Sum of any number of tensors; of two it is an Add."""
+    if len(node.inputs) == 2:
+        return _arithmetic(ctx, node, "ADD")
+    return _fold(ctx, node, "ADD")
 
 
 @lowers("Mean")

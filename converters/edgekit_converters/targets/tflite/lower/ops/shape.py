@@ -14,7 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgekit_converters.hub.nodes import attr_int, attr_ints
-from edgekit_converters.targets.tflite.lower import layout, parts
+from edgekit_converters.targets.tflite.lower import layout, parts, regroup
 from edgekit_converters.targets.tflite.lower.context import Context, broadcast
 from edgekit_converters.targets.tflite.lower.parts import given, optional
 from edgekit_converters.targets.tflite.lower.registry import Quantized, lowers
@@ -50,6 +50,8 @@ def reshape(ctx: Context, node: ir.Node) -> None:
     if len(shape) == 2 and ctx.rank(value) > 2 and shape[0] == ctx.shape(value)[0] and shape[1] is not None:
         node.outputs[0].shape = ir.Shape(shape)
         return ctx.flatten(node.outputs[0], value)
+    if _kept_order(ctx, node.outputs[0], value, shape):
+        return None
     tensor = ctx.tensor(value)
     if sum(size is None for size in shape) <= 1:
         return ctx.set(node.outputs[0], ctx.reshape(tensor, shape))
@@ -162,6 +164,20 @@ def size(ctx: Context, node: ir.Node) -> None:
         return ctx.set(node.outputs[0], ctx.ints(total, D.INT64.numpy().type))
     vector = parts.sizes(ctx, ctx.tensor(given(node, 0)), D.INT64)
     return ctx.set(node.outputs[0], parts.reduced(ctx, "REDUCE_PROD", vector, [0], keep=False))
+
+
+def _kept_order(ctx: Context, out: ir.Value, value: ir.Value, shape: Shape) -> bool:
+    """Reshape in the order in which `value` is held, where that moves nothing or ends channels last."""
+    _, perm = ctx.any_layout(value)
+    if perm == layout.identity(len(perm)) or ctx.is_held(value, layout.identity(len(perm))):
+        return False
+    found = regroup.groups(ctx.shape(value), shape)
+    orders = None if found is None else regroup.carried(perm, found)
+    if orders is None or (orders[0] != perm and orders[1] != layout.channels_last(len(shape))):
+        return False
+    tensor = ctx.in_order(value, orders[0])
+    ctx.set(out, ctx.reshape(tensor, layout.permuted(shape, orders[1])), orders[1])
+    return True
 
 
 def _wanted(numbers: Sequence[int], shape: Shape, allowed: bool) -> Shape:
