@@ -185,7 +185,9 @@ def _image(ctx: Context, source: Tensor, kernel: Tensor, bias: Tensor, plan: _Pl
         strideH=spatial.rows(plan.strides)[0],
         strideW=spatial.rows(plan.strides)[1],
     )
-    cut = _sliced(ctx, made, spatial.rows(plan.cut, 0), spatial.rows(plan.outputs))
+    cut = made
+    if not plan.same:
+        cut = _sliced(ctx, made, spatial.rows(plan.cut, 0), spatial.rows(plan.outputs))
     return ctx.reshape(cut, (source.shape[0], *plan.outputs, channels))
 
 

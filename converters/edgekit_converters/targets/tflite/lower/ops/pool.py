@@ -11,7 +11,9 @@ from edgekit_converters.targets.tflite.lower import layout, spatial
 from edgekit_converters.targets.tflite.lower.context import Context
 from edgekit_converters.targets.tflite.lower.registry import Quantized, lowers
 from edgekit_converters.targets.tflite.lower.spatial import Window
-from edgekit_converters.targets.tflite.lower.tensors import Shape, Spec, Tensor, known
+from edgekit_converters.targets.tflite.lower.tensors import Perm, Shape, Spec, Tensor, known
+
+_MOST_TAPS = 128
 
 
 @lowers("MaxPool", quantized=Quantized.SAME, dtypes=("INT8", "INT16"))
@@ -20,14 +22,14 @@ def max_pool(ctx: Context, node: ir.Node) -> None:
     value, win, spec = _read(ctx, node)
     if any(nodes.used_outputs(node)[1:]):
         nodes.refuse(node, "the indices of the largest elements", code="unsupported_attribute")
+    source, sizes = ctx.channels_last(value), ctx.shape(value)[2:]
     if set(win.dilations) != {1}:
-        nodes.refuse(node, "a dilated pool", code="unsupported_attribute")
-    source = ctx.channels_last(value)
-    sizes = ctx.shape(value)[2:]
+        source = spatial.pad(ctx, source, spatial.explicit(win, sizes, spec.shape[1:-1]), -np.inf)
+        ctx.set(node.outputs[0], _by_taps(ctx, node, "MAXIMUM", source, win, spec), _last(spec))
+        return
     said = spatial.padding(win, sizes, spec.shape[1:-1])
     if said is None:
-        lowest = -np.inf
-        source = spatial.pad(ctx, source, spatial.explicit(win, sizes, spec.shape[1:-1]), lowest)
+        source = spatial.pad(ctx, source, spatial.explicit(win, sizes, spec.shape[1:-1]), -np.inf)
         said = spatial.VALID
     made = _pooled(ctx, "MAX_POOL_2D", source, win, said, spec)
     ctx.set(node.outputs[0], made, layout.channels_last(len(spec.shape)))
@@ -38,18 +40,26 @@ def average_pool(ctx: Context, node: ir.Node) -> None:
     """Mean of each window. Where TFLite would count other elements than ONNX, the mean over the padded
     window is multiplied by what the count should have been."""
     value, win, spec = _read(ctx, node)
-    if set(win.dilations) != {1}:
-        nodes.refuse(node, "a dilated pool", code="unsupported_attribute")
     source, sizes = ctx.channels_last(value), ctx.shape(value)[2:]
     said = spatial.padding(win, sizes, spec.shape[1:-1])
     include = bool(nodes.attr_int(node, "count_include_pad", 0)) and win.padded
     perm = layout.channels_last(len(spec.shape))
-    if said is not None and not include and (said == spatial.SAME or not _short(win, sizes, spec)):
+    dilated = set(win.dilations) != {1}
+    if (
+        said is not None
+        and not dilated
+        and not include
+        and (said == spatial.SAME or not _short(win, sizes, spec))
+    ):
         ctx.set(node.outputs[0], _pooled(ctx, "AVERAGE_POOL_2D", source, win, said, spec), perm)
         return
     ratio = _ratio(ctx, node, win, sizes, spec, include)
     source = spatial.pad(ctx, source, spatial.explicit(win, sizes, spec.shape[1:-1]))
-    made = _pooled(ctx, "AVERAGE_POOL_2D", source, win, spatial.VALID, spec)
+    if dilated:
+        made = _by_taps(ctx, node, "ADD", source, win, spec)
+        ratio = ratio / np.prod(win.kernel)
+    else:
+        made = _pooled(ctx, "AVERAGE_POOL_2D", source, win, spatial.VALID, spec)
     if not np.all(ratio == 1):
         if ctx.pattern is not None:
             nodes.refuse(node, "an integer average over uneven windows", code="unsupported_attribute")
@@ -109,6 +119,37 @@ def _volume(ctx: Context, op: str, source: Tensor, win: Window, said: int, spec:
     return ctx.reshape(made, wanted)
 
 
+def _by_taps(ctx: Context, node: ir.Node, op: str, source: Tensor, win: Window, spec: Spec) -> Tensor:
+    """A pool as one strided slice a tap of the kernel, joined by `op`; for what no pooling kernel does."""
+    outputs = known(spec.shape[1:-1])
+    if outputs is None or ctx.pattern is not None or np.prod(win.kernel) > _MOST_TAPS:
+        nodes.refuse(node, f"a dilated pool of {win.kernel} in this form", code="unsupported_attribute")
+    steps = ctx.ints([1, *win.strides, 1])
+    made = None
+    for tap in np.ndindex(*win.kernel):
+        first = [at * dilation for at, dilation in zip(tap, win.dilations, strict=True)]
+        last = [f + (o - 1) * s + 1 for f, o, s in zip(first, outputs, win.strides, strict=True)]
+        piece = ctx.emit(
+            "STRIDED_SLICE",
+            [source, ctx.ints([0, *first, 0]), ctx.ints([0, *last, 0]), steps],
+            source.spec(spec.shape),
+            beginMask=_ends(source.rank),
+            endMask=_ends(source.rank),
+        )
+        made = piece if made is None else ctx.binary(op, made, piece)
+    assert made is not None
+    return made
+
+
+def _ends(rank: int) -> int:
+    """The mask of the first and last axis, which are taken whole."""
+    return 1 | 1 << (rank - 1)
+
+
+def _last(spec: Spec) -> Perm:
+    return layout.channels_last(len(spec.shape))
+
+
 def _short(win: Window, sizes: Shape, spec: Spec) -> bool:
     """Whether some window hangs over the end (ceil_mode), so that VALID would not reach it."""
     return any(after for _, after in spatial.explicit(win, sizes, spec.shape[1:-1]))
@@ -124,7 +165,8 @@ def _ratio(ctx: Context, node: ir.Node, win: Window, sizes: Shape, spec: Spec, i
         low = -win.before[axis] if include else 0
         high = size + win.after[axis] if include else size
         starts = np.arange(out) * win.strides[axis] - win.before[axis]
-        counts = np.minimum(starts + win.kernel[axis], high) - np.maximum(starts, low)
+        taps = starts[:, None] + np.arange(win.kernel[axis]) * win.dilations[axis]
+        counts = ((taps >= low) & (taps < high)).sum(axis=1)
         shape = [1] * (len(fixed) + 2)
         shape[axis + 1] = out
         ratio = ratio * (win.kernel[axis] / counts).reshape(shape)
