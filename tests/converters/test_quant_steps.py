@@ -82,9 +82,8 @@ def test_moved_statistics_are_those_of_the_moved_graph() -> None:
     moved, changed = equalize.equalized(model, known(model, samples()).tensors, "equalize")
     measured = known(moved, samples()).tensors
     for name, tensor in changed.items():
-        np.testing.assert_allclose(
-            (tensor.low, tensor.high), (measured[name].low, measured[name].high), rtol=1e-3
-        )
+        other = measured[name]
+        np.testing.assert_allclose((tensor.low, tensor.high), (other.low, other.high), rtol=1e-3)
         np.testing.assert_allclose(tensor.means, other.means, rtol=1e-2, atol=1e-2)
 
 
