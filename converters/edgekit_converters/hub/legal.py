@@ -14,6 +14,7 @@ from edgekit_converters.hub.passes.base import run
 from edgekit_converters.hub.passes.clean import NameInOrder, RemoveDeadCode
 from edgekit_converters.hub.passes.fold import FoldConstants
 from edgekit_converters.hub.passes.shapes import InferShapes
+from edgekit_converters.hub.passes.sizes import FoldSizes
 from edgekit_converters.hub.rewrite import as_values, builder_for, replace
 from edgekit_converters.hub.table import key
 
@@ -37,7 +38,7 @@ def legalise(model: ir.Model, supported: frozenset[str], accepts: Accepts | None
     copy = model.clone()
     for _ in range(_ROUNDS):
         changed = _rewrite_all(copy, supported, accepts)
-        run(copy, [FoldConstants(), InferShapes(), RemoveDeadCode()])
+        run(copy, [InferShapes(), FoldSizes(), FoldConstants(), InferShapes(), RemoveDeadCode()])
         if not changed:
             break
     for node in copy.graph:

@@ -17,10 +17,11 @@ from edgekit_converters.hub.passes.branches import TakeBranches
 from edgekit_converters.hub.passes.clean import NameInOrder, RemoveDeadCode
 from edgekit_converters.hub.passes.constants import ConstantsToInitializers
 from edgekit_converters.hub.passes.fold import FoldConstants
-from edgekit_converters.hub.passes.fuse import FuseBatchNorm
+from edgekit_converters.hub.passes.fuse import FuseAffine
 from edgekit_converters.hub.passes.inline import InlineFunctions
 from edgekit_converters.hub.passes.normal import NormalForms
 from edgekit_converters.hub.passes.shapes import InferShapes
+from edgekit_converters.hub.passes.sizes import FoldSizes
 from edgekit_converters.hub.passes.upgrade import Upgrade
 
 _IR_VERSION = 10
@@ -73,15 +74,15 @@ def _read(model: onnx.ModelProto | ir.Model) -> ir.Model:
 
 def _canonical(model: ir.Model) -> Canonical:
     source = model.opset_imports.get("", model.opset_imports.get("ai.onnx", OPSET))
-    fold = FoldConstants()
-    run(model, [InlineFunctions()])
+    sizes, fold = FoldSizes(), FoldConstants()
+    folding = (InferShapes(), sizes, fold)
+    run(model, [InlineFunctions(), ConstantsToInitializers(), sizes])
     while any(node.op_type == "If" for node in model.graph):
-        early = [ConstantsToInitializers(), InferShapes(), fold, TakeBranches()]
-        if "TakeBranches" not in run(model, early):
+        if "TakeBranches" not in run(model, [*folding, TakeBranches(), ConstantsToInitializers()]):
             break
-    run(model, [Admit(), ConstantsToInitializers(), InferShapes(), Upgrade()])
-    run(model, [InferShapes(), fold, InferShapes(), NormalForms(), fold, FuseBatchNorm()])
-    run(model, [InferShapes(), fold, RemoveDeadCode(), NameInOrder(), Admit()])
+    run(model, [Admit(), InferShapes(), Upgrade(), *folding])
+    run(model, [InferShapes(), NormalForms(), *folding, FuseAffine()])
+    run(model, [*folding, InferShapes(), RemoveDeadCode(), NameInOrder(), Admit()])
     _check(model)
     kinds = [node.op_type for node in model.graph]
     facts = {
@@ -89,7 +90,7 @@ def _canonical(model: ir.Model) -> Canonical:
         "source_opset": source,
         "nodes": len(kinds),
         "ops": sorted(set(kinds)),
-        "folded": fold.folded,
+        "folded": sizes.folded + fold.folded,
     }
     return Canonical(model=model, facts=facts)
 

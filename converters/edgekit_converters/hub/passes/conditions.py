@@ -66,7 +66,7 @@ def _names(model: ir.Model) -> str | None:
 
 def _constant_nodes(model: ir.Model) -> str | None:
     for node in model.graph:
-        if node.op_type == "Shape" and node.inputs and constant(node.inputs[0]) is not None:
+        if node.op_type in ("Shape", "Size") and not node.domain and constant(node.inputs[0]) is not None:
             return label(node)
     return None
 
