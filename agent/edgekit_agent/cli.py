@@ -94,7 +94,7 @@ def _run(arguments: argparse.Namespace) -> int:
         for result in run_batches(home, config):
             print(json.dumps({"slot": result.slot, **result.facts}, sort_keys=True))
         return 0
-    if not identity.url.startswith("http:"):
+    if not identity.url.startswith("http:") or config.mqtt_ca or config.mqtt_cert or identity.mqtt_ca:
         lean.with_tls()
     from edgekit_agent.supervisor import serve
 

@@ -24,6 +24,7 @@ from edgekit.tomlfile import Table, read_toml
 from edgekit_agent.errors import ConfigError, NotEnrolledError
 
 MODES = ("service", "embedded", "stream", "batch")
+SYSTEM = "system"
 STREAMS = ("mqtt", "serial")
 ENVIRONMENT = "EDGEKIT_AGENT_HOME"
 TEMPLATE = """# Configuration of this edgekit agent, read by `edgekit-agent run`. Everything is optional.
@@ -46,6 +47,11 @@ port = 0        # 0: a free one, written to state/http.json
 
 [telemetry]
 seconds = 10.0
+
+# [mqtt]
+# ca = "ca.pem"          # who the broker must be; "system": whoever the system trusts (empty: as enrolled)
+# cert = "device.pem"    # this device's own certificate and key, where the broker asks for them
+# key = "device.key"
 
 # [limits]
 # hang_seconds = 30.0    # an inference that takes longer hangs: a model on trial is reverted, and the
@@ -164,6 +170,9 @@ class Config:
     poll_seconds: float = 4 * 3600.0
     first_poll_seconds: float = 15.0
     keepalive: int = 30
+    mqtt_ca: str = ""
+    mqtt_cert: str = ""
+    mqtt_key: str = ""
     streams: tuple[Stream, ...] = ()
     batches: tuple[Batch, ...] = ()
     limits: Limits = Limits()
@@ -202,6 +211,9 @@ def load_config(path: Path) -> Config:
         poll_seconds=_positive(mqtt, "poll_seconds", 4 * 3600.0),
         first_poll_seconds=_positive(mqtt, "first_poll_seconds", 15.0),
         keepalive=mqtt.integer("keepalive", 30, low=5),
+        mqtt_ca=_beside(path, mqtt.text("ca", "")),
+        mqtt_cert=_beside(path, mqtt.text("cert", "")),
+        mqtt_key=_beside(path, mqtt.text("key", "")),
         streams=table.tables("stream", _stream),
         batches=table.tables("batch", _batch),
         limits=_limits(limits),
@@ -210,6 +222,8 @@ def load_config(path: Path) -> Config:
         part.finish()
     if "batch" in config.modes and len(config.modes) > 1:
         raise agent.fail("modes", "batch runs and ends: it cannot be combined with other modes")
+    if bool(config.mqtt_cert) != bool(config.mqtt_key):
+        raise mqtt.fail("cert", "a certificate and its key belong together", "give both cert and key")
     return config
 
 
@@ -257,6 +271,11 @@ def _positive(table: Table, key: str, default: float) -> float:
     if value <= 0:
         raise table.fail(key, f"seconds above 0 were expected, not {value}")
     return value
+
+
+def _beside(config: Path, given: str) -> str:
+    """A path in the configuration, relative to the configuration's folder."""
+    return given if given in ("", SYSTEM) else str(config.parent / given)
 
 
 def _port(table: Table) -> int:

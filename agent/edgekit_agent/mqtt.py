@@ -14,27 +14,80 @@ import struct
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import paho.mqtt.client as paho
 from paho.mqtt import MQTTException
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 
-from edgekit.documents import Presence
+from edgekit.documents import EnrolAnswer, Presence
 from edgekit.errors import DocumentError
 from edgekit.ports import Clock
 from edgekit.topics import DeviceTopic, device_subscriptions, device_topic, parse_device_topic
+from edgekit_agent.config import SYSTEM, Config
+from edgekit_agent.errors import ConfigError
+
+if TYPE_CHECKING:
+    import ssl
 
 _LOG = logging.getLogger("edgekit.agent")
 _IN_FLIGHT = 20
 _QUEUED = 1_000
 _LARGEST = 4 << 20
 _READ = frozenset({"desired", "ack", "in"})
+_PEM = "-----BEGIN CERTIFICATE-----"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tls:
+    """How the broker's identity is checked: by `ca` (PEM, or the path of a file), the system's certificates
+    when empty. `cert` and `key` (paths) are this device's own, where the broker asks for them."""
+
+    ca: str = ""
+    cert: str = ""
+    key: str = ""
+
+    def context(self) -> ssl.SSLContext:
+        """The context of a connection; the name of the broker is always checked.
+
+        Raises:
+            ConfigError: a file is missing or holds no certificate.
+        """
+        import ssl
+
+        pem = self.ca if _PEM in self.ca else ""
+        where = "the enrolment's certificate" if pem else self.ca
+        try:
+            context = ssl.create_default_context(cafile=None if pem else self.ca or None, cadata=pem or None)
+            context.minimum_version = ssl.TLSVersion.TLSv1_2
+            if self.cert:
+                where = self.cert
+                context.load_cert_chain(self.cert, self.key or None, password=_no_password)
+        except (OSError, ValueError) as error:
+            raise ConfigError(
+                f"no usable certificate: {error}",
+                where=f"mqtt: {where}",
+                remedy="PEM files are needed: ca, and with cert its key",
+            ) from error
+        return context
+
+
+def tls_of(config: Config, identity: EnrolAnswer) -> Tls | None:
+    """How the broker's identity is checked: as configured, else as enrolled; None without TLS."""
+    if not (config.mqtt_ca or config.mqtt_cert or identity.mqtt_ca):
+        return None
+    ca = "" if config.mqtt_ca == SYSTEM else config.mqtt_ca or identity.mqtt_ca
+    return Tls(ca=ca, cert=config.mqtt_cert, key=config.mqtt_key)
+
+
+def _no_password() -> str:
+    """Called where a private key is encrypted; nobody is there to be asked."""
+    raise ValueError("the private key has a password")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Address:
-    """Where the broker is, and who this device is there."""
+    """Where the broker is, who this device is there, and how its identity is checked (None: no TLS)."""
 
     host: str
     port: int
@@ -43,6 +96,7 @@ class Address:
     username: str
     password: str
     keepalive: int = 30
+    tls: Tls | None = None
 
 
 Handler = Callable[[DeviceTopic, bytes], None]
@@ -73,6 +127,9 @@ class Link:
         on_message: for every message that is this device's own.
         on_connection: True after each connect (subscribed), False after each loss.
         longest_pause: most seconds between two tries to connect.
+
+    Raises:
+        ConfigError: TLS is wanted and its certificates cannot be used.
     """
 
     def __init__(
@@ -108,6 +165,8 @@ class Link:
             reconnect_on_failure=False,
         )
         client.username_pw_set(self._address.username, self._address.password)
+        if self._address.tls is not None:
+            client.tls_set_context(self._address.tls.context())
         client.max_inflight_messages_set(_IN_FLIGHT)
         client.max_queued_messages_set(_QUEUED)
         client.on_connect = self._connected
@@ -217,9 +276,9 @@ class Link:
 
     def _lost(self, client: paho.Client, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
         was, self.connected = self.connected, False
+        if not self._stop.is_set() and (was or reason.is_failure):
+            self._fail(f"connection {'lost' if was else 'closed by the broker'}: {reason}")
         if was:
-            if not self._stop.is_set():
-                self._fail(f"connection lost: {reason}")
             self._listener(False)
 
     def _incoming(self, client: paho.Client, userdata: Any, message: paho.MQTTMessage) -> None:
@@ -240,4 +299,4 @@ class Link:
         return topic if mine and fits else None
 
 
-__all__ = ["Address", "Handler", "Link"]
+__all__ = ["Address", "Handler", "Link", "Tls", "tls_of"]

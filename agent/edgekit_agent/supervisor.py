@@ -30,7 +30,7 @@ from edgekit_agent.installer import Installer
 from edgekit_agent.journal import Journal
 from edgekit_agent.lifecycle import Lifecycle
 from edgekit_agent.modes import Modes
-from edgekit_agent.mqtt import Address, Link
+from edgekit_agent.mqtt import Address, Link, tls_of
 from edgekit_agent.outbox import Outbox
 from edgekit_agent.reporter import Reporter
 from edgekit_agent.sender import Sender
@@ -171,6 +171,7 @@ class Supervisor:
                 username=identity.username,
                 password=identity.password,
                 keepalive=self._config.keepalive,
+                tls=tls_of(self._config, identity),
             ),
             boot_id=self._boot,
             agent=self._detected.facts.agent,

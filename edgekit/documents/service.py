@@ -55,7 +55,8 @@ def _missing(source: Fields, name: str) -> DeviceFacts:
 @dataclass(frozen=True, kw_only=True)
 class EnrolAnswer(Document):
     """What a device gets for its token. `root` is the trusted TUF root metadata (JSON text), whose
-    sha256 must be the one the token carries; `url` the service's address as the device reached it."""
+    sha256 must be the one the token carries; `url` the service's address as the device reached it;
+    `mqtt_ca` the certificates (PEM) by which the broker is recognised, empty where it speaks no TLS."""
 
     kind: ClassVar[str] = "enrolled"
     device: str
@@ -67,6 +68,7 @@ class EnrolAnswer(Document):
     username: str
     password: str
     root: str
+    mqtt_ca: str = ""
 
     @classmethod
     def _members(cls, source: Fields) -> dict[str, Any]:
@@ -80,4 +82,5 @@ class EnrolAnswer(Document):
             "username": source.text("username"),
             "password": source.text("password"),
             "root": source.text("root", limit=1 << 20),
+            "mqtt_ca": source.text("mqtt_ca", "", limit=1 << 16),
         }

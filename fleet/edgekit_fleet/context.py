@@ -56,7 +56,7 @@ class ServiceTransport(Protocol):
 
 
 class BrokerLink(Protocol):
-    """The broker as the service sees it."""
+    """The broker as devices are told of it."""
 
     @property
     def kind(self) -> str: ...
@@ -66,6 +66,9 @@ class BrokerLink(Protocol):
 
     @property
     def port(self) -> int: ...
+
+    @property
+    def ca(self) -> str: ...
 
     def admit(self, devices: Callable[[], Mapping[str, str]]) -> None:
         """Make the broker know exactly these devices (id → password hash); returns when it does."""

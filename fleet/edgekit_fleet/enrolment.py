@@ -25,6 +25,7 @@ from edgekit.profile import match_profiles
 from edgekit.topics import check_word
 from edgekit_fleet import audit
 from edgekit_fleet.broker.credentials import check_password, derive_password, hash_password, home_secret
+from edgekit_fleet.broker.files import EVERYWHERE
 from edgekit_fleet.context import Fleet
 from edgekit_fleet.db.tables import DeviceRow, TokenRow
 from edgekit_fleet.devices import ENROLLED
@@ -136,6 +137,7 @@ def enrol(fleet: Fleet, request: EnrolRequest, *, url: str) -> EnrolAnswer:
         url=settings.public_url or url,
         mqtt_host=settings.broker.public_host or _broker_host(fleet, url),
         mqtt_port=fleet.broker.port,
+        mqtt_ca=fleet.broker.ca,
         username=row_id,
         password=password,
         root=fleet.repository.root_bytes().decode(),
@@ -250,6 +252,6 @@ def _broker_host(fleet: Fleet, url: str) -> str:
     """Where devices reach the broker: the host of the service when the broker listens everywhere."""
     assert fleet.broker is not None
     host = fleet.broker.host
-    if host not in ("0.0.0.0", "::", ""):  # noqa: S104  # compared, not bound
+    if host not in EVERYWHERE:
         return host
     return urlsplit(url).hostname or host

@@ -9,7 +9,7 @@
     tuf/metadata/       published TUF metadata, consistent snapshots
     tuf/targets/        published TUF targets
     blobs/sha256/xx/    content-addressed bytes
-    broker/             generated configuration, credentials, ACL and persistence of the broker
+    broker/             generated configuration, credentials, ACL, certificates and persistence of the broker
     service.json        address of the running service, absent when none runs
 
 Reads and writes no settings of other processes; the environment is read by the command line only.
@@ -50,6 +50,9 @@ kind = "auto"
 host = "127.0.0.1"
 # 0: a free port is chosen at the first start and kept.
 port = 0
+# true: devices speak TLS with Mosquitto and check its identity; CA and certificate are made at the first
+# start, and devices that enrol are given the CA. The service itself then uses a port on loopback.
+tls = false
 # Name or address devices reach the broker at; empty: the host part of the service's address.
 public_host = ""
 # Folder that holds the mosquitto program when it is not on the PATH.
@@ -72,6 +75,7 @@ class BrokerSettings:
     kind: str = "auto"
     host: str = "127.0.0.1"
     port: int = 0
+    tls: bool = False
     public_host: str = ""
     folder: str = ""
     producers: tuple[str, ...] = ()
@@ -268,6 +272,7 @@ def _settings(table: Table) -> Settings:
             kind=broker.text("kind", "auto", allowed=BROKERS),
             host=broker.text("host", "127.0.0.1"),
             port=_port(broker),
+            tls=broker.flag("tls", False),
             public_host=broker.text("public_host", ""),
             folder=broker.text("folder", ""),
             producers=broker.texts("producers"),

@@ -132,7 +132,8 @@ def plain(value: Any, folder: str, key: str = "") -> Any:
         return "<id>"
     if not isinstance(value, str):
         return value
-    value = re.sub(r"\A[0-9a-f]{64}\Z", "<hex>", value)
+    if key in ("before", "keyids") and re.fullmatch(r"[0-9a-f]{64}", value):
+        return "<hex>"
     return re.sub(r"retired-[0-9a-f]{12}", "retired-<hex>", value).replace(folder, "<folder>")
 
 

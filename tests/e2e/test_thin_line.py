@@ -1,4 +1,4 @@
-"""Convert → sign → one agent → one gate, over a real Mosquitto and over the fallback broker."""
+"""Convert → sign → one agent → one gate, over a real Mosquitto with TLS and over the fallback broker."""
 
 from __future__ import annotations
 
@@ -33,8 +33,13 @@ def test_one_model_travels_the_whole_line(
     line = make_line(broker)
     line.prepare([(packages.good / "package", packages.GOOD)], packages.good / "model.toml")
     line.calls.probes(packages.good / "probes.npz", policy="enforce", min_accuracy=0.8)
+    tls = broker == "mosquitto"
+    if tls:
+        settings = line.calls.home / "fleet.toml"
+        settings.write_text(settings.read_text().replace("tls = false", "tls = true"))
     line.serve()
     device = line.enrol(host_kinds[0])
+    assert bool(line.identity(device)["mqtt_ca"]) is tls
     traffic = Traffic(field_samples(packages.good), slot=SLOT, rate=10)
     traffic.add(device.id, device.url)
     with OutboxWatch([device]) as watch:

@@ -30,7 +30,7 @@ URL = "http://127.0.0.1:8420"
 class Admissions:
     """A broker link that remembers whom it was told to admit."""
 
-    kind, host, port = "sim", "127.0.0.1", 1883
+    kind, host, port, ca = "sim", "127.0.0.1", 1883, ""
 
     def __init__(self) -> None:
         self.known: Mapping[str, str] = {}

@@ -32,7 +32,7 @@ from tests.fleet.homes import CONTRACT, enrol_request, served, write_package
 class Admissions:
     """A broker link that lets everybody in."""
 
-    kind, host, port = "sim", "127.0.0.1", 1883
+    kind, host, port, ca = "sim", "127.0.0.1", 1883, ""
 
     def admit(self, devices: Callable[[], Mapping[str, str]]) -> None:
         devices()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import time
@@ -13,19 +14,21 @@ from pathlib import Path
 
 @dataclass(kw_only=True)
 class Mosquitto:
-    """One broker process."""
+    """One broker process; `listener` are further lines about its listener (certificates, …)."""
 
     program: Path
     folder: Path
     port: int
+    listener: str = ""
     process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start and wait until it listens."""
         config = self.folder / "mosquitto.conf"
         config.write_text(
-            f"listener {self.port} 127.0.0.1\nallow_anonymous true\npersistence true\n"
+            f"listener {self.port} 127.0.0.1\n{self.listener}allow_anonymous true\npersistence true\n"
             f"persistence_location {self.folder}/\nautosave_interval 1\nlog_type none\n"
+            + ("user root\n" if os.geteuid() == 0 else "")  # else it could not read our certificates
         )
         self.process = subprocess.Popen(
             [self.program, "-c", config], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -58,10 +61,10 @@ def free_port() -> int:
 
 
 @contextmanager
-def mosquitto(program: Path, folder: Path) -> Iterator[Mosquitto]:
+def mosquitto(program: Path, folder: Path, *, listener: str = "") -> Iterator[Mosquitto]:
     """A running broker with its files in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    broker = Mosquitto(program=program, folder=folder, port=free_port())
+    broker = Mosquitto(program=program, folder=folder, port=free_port(), listener=listener)
     broker.start()
     try:
         yield broker

@@ -13,7 +13,14 @@ from urllib.parse import urlsplit
 
 from edgekit_fleet.broker.child import Launch
 from edgekit_fleet.broker.credentials import service_password, service_user
-from edgekit_fleet.broker.files import BrokerFiles, chosen_port, write_configuration, write_users
+from edgekit_fleet.broker.files import (
+    BrokerFiles,
+    Listeners,
+    listeners_of,
+    write_certificates,
+    write_configuration,
+    write_users,
+)
 from edgekit_fleet.errors import BrokerError
 from edgekit_fleet.home import Home, Settings
 
@@ -24,13 +31,17 @@ _SBIN = ("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin")
 
 @dataclass(frozen=True, kw_only=True)
 class Chosen:
-    """The broker of this run; `launch` is None for an external one."""
+    """The broker of this run; `launch` is None for an external one. `host` and `port` are the service's,
+    `device_host` and `device_port` the devices', who check its identity with `ca` (PEM), if any."""
 
     kind: str
     host: str
     port: int
+    device_host: str
+    device_port: int
     username: str
     password: str
+    ca: str = ""
     launch: Launch | None = None
 
 
@@ -78,31 +89,42 @@ def choose_broker(home: Home, settings: Settings, wanted: str, devices: Mapping[
             remedy="install mosquitto (apt-get install mosquitto)",
             code="fallback_loopback",
         )
-    port = chosen_port(home, host=host, wanted=settings.broker.port)
+    if program is None and settings.broker.tls:
+        raise BrokerError(
+            "the fallback broker does not speak TLS",
+            where="fleet.toml: broker.tls = true",
+            remedy="install mosquitto (apt-get install mosquitto)",
+            code="fallback_tls",
+        )
+    listeners = listeners_of(home, settings)
     launch = (
-        _mosquitto(home, program, host, port, settings.broker.folder)
-        if program
-        else _fallback(home, host, port)
+        _mosquitto(home, program, listeners, settings) if program else _fallback(home, host, listeners.port)
     )
     return Chosen(
         kind=launch.kind,
-        host=host,
-        port=port,
+        host=launch.host,
+        port=launch.port,
+        device_host=host,
+        device_port=listeners.port,
+        ca=BrokerFiles(home=home).tls.ca.read_text(encoding="ascii") if settings.broker.tls else "",
         username=service_user(settings.tenant),
         password=service_password(home, settings.tenant),
         launch=launch,
     )
 
 
-def _mosquitto(home: Home, program: Path, host: str, port: int, folder: str) -> Launch:
-    configuration = write_configuration(home, host=host, port=port)
+def _mosquitto(home: Home, program: Path, listeners: Listeners, settings: Settings) -> Launch:
+    if settings.broker.tls:
+        write_certificates(home, settings)
+    configuration = write_configuration(home, listeners)
+    host, port = listeners.service
     return Launch(
         kind=MOSQUITTO,
         command=(str(program), "-c", str(configuration)),
         host=host,
         port=port,
         pid_file=BrokerFiles(home=home).pid,
-        environment=_libraries(folder),
+        environment=_libraries(settings.broker.folder),
     )
 
 
@@ -140,6 +162,8 @@ def _external(home: Home, settings: Settings, url: str) -> Chosen:
         kind=EXTERNAL,
         host=parts.hostname,
         port=port,
+        device_host=parts.hostname,
+        device_port=port,
         username=parts.username or service_user(settings.tenant),
         password=parts.password or service_password(home, settings.tenant),
     )

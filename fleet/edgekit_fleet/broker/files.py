@@ -22,6 +22,7 @@ from pathlib import Path
 from edgekit.errors import StorageError
 from edgekit.files import atomic_write, read_bytes
 from edgekit_fleet.broker.acl import fleet_access
+from edgekit_fleet.broker.certificates import TlsFiles, ensure_certificates
 from edgekit_fleet.broker.credentials import (
     hash_password,
     producer_password,
@@ -36,6 +37,23 @@ from edgekit_fleet.home import Home, Settings
 _LASTING_PORTS = range(20_000, 32_000)  # below the ephemeral ranges of Linux and macOS
 
 MAX_PACKET = 1_048_576
+LOOPBACK = "127.0.0.1"
+EVERYWHERE = ("", "0.0.0.0", "::")  # noqa: S104  # compared, not bound
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listeners:
+    """Where the broker listens: for devices at `host` and `port`, with TLS if the service has an
+    `inner_port` of its own on loopback, without where it has not."""
+
+    host: str
+    port: int
+    inner_port: int | None = None
+
+    @property
+    def service(self) -> tuple[str, int]:
+        """Where the service connects."""
+        return (self.host, self.port) if self.inner_port is None else (LOOPBACK, self.inner_port)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +88,16 @@ class BrokerFiles:
         return self.home.broker / "port"
 
     @property
+    def inner_port(self) -> Path:
+        """The service's own port on loopback, once chosen (TLS only)."""
+        return self.home.broker / "inner_port"
+
+    @property
+    def tls(self) -> TlsFiles:
+        """CA, server certificate and their keys (TLS only)."""
+        return TlsFiles(folder=self.home.broker / "tls")
+
+    @property
     def pid(self) -> Path:
         """Process id of the running child."""
         return self.home.broker / "pid"
@@ -94,23 +122,64 @@ def write_users(home: Home, settings: Settings, devices: Mapping[str, str]) -> N
     atomic_write(files.access, access.to_text().encode(), mode=0o600)
 
 
-def write_configuration(home: Home, *, host: str, port: int) -> Path:
+def listeners_of(home: Home, settings: Settings) -> Listeners:
+    """The ports of this home's broker, chosen at its first start.
+
+    Raises:
+        BrokerError: the host is no address of this machine, or TLS is on and no name is known.
+    """
+    broker, files = settings.broker, BrokerFiles(home=home)
+    port = chosen_port(files.port, host=broker.host, wanted=broker.port)
+    if not broker.tls:
+        return Listeners(host=broker.host, port=port)
+    if not broker.public_host and broker.host in EVERYWHERE:
+        raise BrokerError(
+            "with TLS the name that devices reach the broker at must be known",
+            where="fleet.toml: broker.public_host",
+            remedy="set it to the name or address that devices use",
+            code="no_public_host",
+        )
+    inner = chosen_port(files.inner_port, host=LOOPBACK, wanted=0)
+    return Listeners(host=broker.host, port=port, inner_port=inner)
+
+
+def write_certificates(home: Home, settings: Settings) -> TlsFiles:
+    """Make CA and server certificate, good for the names in the settings and for loopback."""
+    names = {settings.broker.public_host, settings.broker.host, "localhost", LOOPBACK, "::1"}
+    return ensure_certificates(BrokerFiles(home=home).tls.folder, names.difference(EVERYWHERE))
+
+
+def write_configuration(home: Home, listeners: Listeners) -> Path:
     """Write ``mosquitto.conf``; returns its path."""
     files = BrokerFiles(home=home)
     try:
         files.data.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
         raise StorageError(f"cannot make the folder: {error.strerror}", where=str(files.data)) from error
-    atomic_write(files.configuration, mosquitto_conf(files, host=host, port=port).encode(), mode=0o600)
+    atomic_write(files.configuration, mosquitto_conf(files, listeners).encode(), mode=0o600)
     return files.configuration
 
 
-def mosquitto_conf(files: BrokerFiles, *, host: str, port: int) -> str:
+def _listener_lines(files: BrokerFiles, listeners: Listeners) -> list[str]:
+    lines = [f"listener {listeners.port} {listeners.host}", "use_username_as_clientid true"]
+    if listeners.inner_port is None:
+        return lines
+    return [
+        *lines,
+        f"cafile {files.tls.ca}",
+        f"certfile {files.tls.server}",
+        f"keyfile {files.tls.server_key}",
+        "tls_version tlsv1.2",  # and newer
+        f"listener {listeners.inner_port} {LOOPBACK}",
+        "use_username_as_clientid true",
+    ]
+
+
+def mosquitto_conf(files: BrokerFiles, listeners: Listeners) -> str:
     """The text of ``mosquitto.conf``."""
     lines = [
         "# Written by edgekit at each start; change fleet.toml instead.",
-        f"listener {port} {host}",
-        "use_username_as_clientid true",
+        *_listener_lines(files, listeners),
         "allow_anonymous false",
         f"password_file {files.passwords}",
         f"acl_file {files.access}",
@@ -133,11 +202,11 @@ def mosquitto_conf(files: BrokerFiles, *, host: str, port: int) -> str:
     return "\n".join(lines) + "\n"
 
 
-def chosen_port(home: Home, *, host: str, wanted: int) -> int:
-    """The broker's port: the configured one, else the one chosen at the first start, else a free one."""
+def chosen_port(path: Path, *, host: str, wanted: int) -> int:
+    """A port of the broker: the configured one, else the one chosen at the first start and kept in
+    `path`, else a free one."""
     if wanted:
         return wanted
-    path = BrokerFiles(home=home).port
     if path.exists():
         text = read_bytes(path, limit=16).decode("ascii", "replace").strip()
         if text.isdigit() and 0 < int(text) < 65_536:

@@ -29,13 +29,18 @@ class Link:
 
     @property
     def host(self) -> str:
-        """Where it listens."""
-        return self._chosen.host
+        """Where it listens for devices."""
+        return self._chosen.device_host
 
     @property
     def port(self) -> int:
-        """Its port."""
-        return self._chosen.port
+        """Its port for devices."""
+        return self._chosen.device_port
+
+    @property
+    def ca(self) -> str:
+        """The certificate (PEM) by which devices check its identity; empty: no TLS."""
+        return self._chosen.ca
 
     def admit(self, devices: Callable[[], Mapping[str, str]]) -> None:
         """Make the broker know exactly these devices; waits a few seconds for it to say so.

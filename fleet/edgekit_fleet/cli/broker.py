@@ -10,10 +10,16 @@ import click
 from edgekit_fleet.broker.child import BrokerChild
 from edgekit_fleet.broker.choice import choose_broker
 from edgekit_fleet.broker.credentials import producer_password
-from edgekit_fleet.broker.files import BrokerFiles, chosen_port, mosquitto_conf, write_users
+from edgekit_fleet.broker.files import (
+    BrokerFiles,
+    listeners_of,
+    mosquitto_conf,
+    write_certificates,
+    write_users,
+)
 from edgekit_fleet.context import open_fleet
 from edgekit_fleet.enrolment import password_hashes
-from edgekit_fleet.errors import UnknownNameError
+from edgekit_fleet.errors import HomeError, UnknownNameError
 from edgekit_fleet.home import Home
 
 
@@ -24,11 +30,25 @@ def print_configuration(home: Home) -> None:
     write_users(home, settings, password_hashes(fleet))
     fleet.database.close()
     files = BrokerFiles(home=home)
-    host = settings.broker.host
-    port = chosen_port(home, host=host, wanted=settings.broker.port)
-    click.echo(mosquitto_conf(files, host=host, port=port), nl=False)
+    if settings.broker.tls:
+        write_certificates(home, settings)
+    click.echo(mosquitto_conf(files, listeners_of(home, settings)), nl=False)
     click.echo(f"\n# {files.access}")
     click.echo(files.access.read_text(), nl=False)
+
+
+def print_ca(home: Home) -> None:
+    """Print the certificate by which agents check the broker's identity, making it if need be.
+
+    Raises:
+        HomeError: TLS is off.
+    """
+    settings = home.settings()
+    if not settings.broker.tls:
+        raise HomeError(
+            "the broker speaks no TLS", where="fleet.toml: broker.tls", remedy="set it to true", code="no_tls"
+        )
+    click.echo(write_certificates(home, settings).ca.read_text(encoding="ascii"), nl=False)
 
 
 def print_password(home: Home, user: str) -> None:
@@ -55,7 +75,8 @@ def run_broker(home: Home, kind: str) -> None:
     child = BrokerChild(chosen.launch)
     child.start()
     try:
-        click.echo(f"{chosen.kind} on {chosen.host}:{chosen.port}")
+        tls = " (TLS)" if chosen.ca else ""
+        click.echo(f"{chosen.kind} on {chosen.device_host}:{chosen.device_port}{tls}")
         ended.wait()
     finally:
         child.stop()

@@ -88,6 +88,7 @@ def serve(home: Path, host: str, port: int, broker: str | None, verbose: bool) -
 @fleet.command()
 @home_option
 @click.option("--print-config", is_flag=True, help="Print mosquitto.conf and the ACL, start nothing.")
+@click.option("--print-ca", is_flag=True, help="Print the CA of a broker with TLS, for agents' [mqtt] ca.")
 @click.option("--password", "user", metavar="USER", help="Print the password of a configured producer.")
 @click.option(
     "--broker",
@@ -96,16 +97,18 @@ def serve(home: Path, host: str, port: int, broker: str | None, verbose: bool) -
     default="auto",
     help="Which broker; auto takes Mosquitto where it is installed.",
 )
-def broker(home: Path, print_config: bool, user: str | None, kind: str) -> None:
+def broker(home: Path, print_config: bool, print_ca: bool, user: str | None, kind: str) -> None:
     """Write the broker's configuration, credentials and ACL; run the broker alone until Ctrl-C."""
-    from edgekit_fleet.cli.broker import print_configuration, print_password, run_broker
+    from edgekit_fleet.cli import broker as commands
 
     if user is not None:
-        print_password(open_home(home), user)
+        commands.print_password(open_home(home), user)
+    elif print_ca:
+        commands.print_ca(open_home(home))
     elif print_config:
-        print_configuration(open_home(home))
+        commands.print_configuration(open_home(home))
     else:
-        run_broker(open_home(home), kind)
+        commands.run_broker(open_home(home), kind)
 
 
 @fleet.command()
