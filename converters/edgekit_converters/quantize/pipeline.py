@@ -19,6 +19,7 @@ from edgekit_converters.errors import Refusal
 from edgekit_converters.npz import load_arrays
 from edgekit_converters.quantize import affine, analysis, calibration, equalize, qdq
 from edgekit_converters.quantize.assign import Assignment, activation_type, assign, key
+from edgekit_converters.quantize.blocks import weight_only
 from edgekit_converters.quantize.emulate import result_names
 from edgekit_converters.quantize.graphs import clone, multiplications, weight_sizes
 from edgekit_converters.quantize.ranges import METHODS, Ranges
@@ -30,6 +31,7 @@ from edgekit_converters.quantize.statistics import Statistics, Tensor, load
 
 GOAL = 20.0
 """dB at every output below which layers are rescued."""
+WEIGHT_ONLY = {"int4": "int4", "w8": "int8"}
 _SCORED = 32
 _SQUASHING = ("Softmax", "LogSoftmax", "Sigmoid")
 _EXPLAINED = 8
@@ -54,7 +56,8 @@ def for_target(
         model: the canonical float graph that was calibrated.
         calibrated: its stored calibration.
         rules: the target's.
-        precision: ``int8`` or ``int16x8``.
+        precision: ``int8`` or ``int16x8``; ``int4`` and ``w8`` (weights alone, in blocks) need no
+            calibration.
         supported: op types that the target's lowering takes; others are decomposed first.
         accepts: the lowering's say on single nodes, see `hub.legalise`.
         samples: the calibration samples (npz by input name). Without them nothing is measured: MinMax
@@ -64,6 +67,10 @@ def for_target(
     Raises:
         Refusal: no calibration, or no op to quantize.
     """
+    folded = clone(model)
+    affine.fold(folded.graph)
+    if precision in WEIGHT_ONLY:
+        return weight_only(_legalised(folded, supported, accepts), WEIGHT_ONLY[precision])
     if calibrated is None:
         raise Refusal(
             f"static {precision} needs calibration data",
@@ -71,8 +78,6 @@ def for_target(
             code="needs_calibration",
         )
     inputs = None if samples is None else load_arrays(samples)
-    folded = clone(model)
-    affine.fold(folded.graph)
     bench = _Bench(folded, load(calibrated), rules, precision, inputs, (supported, accepts))
     found = bench.search() if inputs is not None else None
     recipe = found.recipe if found is not None else Recipe(corrected=True)
