@@ -16,7 +16,7 @@ import onnxruntime as ort
 from ai_edge_litert.interpreter import Interpreter
 
 from edgekit_converters import hub
-from edgekit_converters.targets.tflite.lower import SUPPORTED, Lowered, lower
+from edgekit_converters.targets.tflite.lower import Lowered, build
 
 Arrays = Mapping[str, Any]
 _HEAD = '<ir_version: 10, opset_import: ["" : 21]> '
@@ -30,7 +30,7 @@ def parsed(graph: str) -> onnx.ModelProto:
 @cache
 def lowered(graph: str) -> Lowered:
     """What the product makes of it."""
-    return lower(hub.legalise(hub.canonical(parsed(graph)).model, SUPPORTED))
+    return build(hub.canonical(parsed(graph)).model)
 
 
 def agrees(graph: str, *feeds: Arrays, rtol: float = 2e-6, atol: float = 1e-6) -> Lowered:

@@ -9,11 +9,12 @@ use), `layout` (axis orders), `patterns` (integer patterns of a QDQ graph), `opc
 
 from __future__ import annotations
 
+from edgekit_converters.targets.tflite.lower.build import build
 from edgekit_converters.targets.tflite.lower.context import Options
 from edgekit_converters.targets.tflite.lower.model import Lowered, Port, lower
 from edgekit_converters.targets.tflite.lower.registry import rules
 
-__all__ = ["SUPPORTED", "Lowered", "Options", "Port", "lower"]
+__all__ = ["SUPPORTED", "Lowered", "Options", "Port", "build", "lower"]
 
 SUPPORTED = frozenset(rules())
 """ONNX op types that have a lowering; ``hub.legalise`` rewrites the others."""

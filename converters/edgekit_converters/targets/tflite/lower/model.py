@@ -16,7 +16,7 @@ from edgekit_converters.targets.tflite.lower import patterns
 from edgekit_converters.targets.tflite.lower.context import Context, Options
 from edgekit_converters.targets.tflite.lower.registry import rules
 from edgekit_converters.targets.tflite.lower.tensors import Quant, Shape, Spec, Tensor, known
-from edgekit_converters.targets.tflite.lower.writer import Ports, check_size, serialise, type_name
+from edgekit_converters.targets.tflite.lower.writer import TYPES, Ports, check_size, serialise, type_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,18 +51,34 @@ class Lowered:
                 file.write(piece)
 
 
+@dataclass(frozen=True)
+class Refused:
+    """A node that cannot be done exactly, and why."""
+
+    node: ir.Node
+    reason: Refusal
+
+
 def lower(model: ir.Model, *, options: Options | None = None) -> Lowered:
     """The TFLite file of a canonical graph (float or QDQ).
 
     Raises:
         Refusal: a node cannot be done exactly; the message names it, the code says why.
     """
+    made = attempt(model, options=options)
+    if isinstance(made, Lowered):
+        return made
+    raise made[0].reason
+
+
+def attempt(model: ir.Model, *, options: Options | None = None) -> Lowered | list[Refused]:
+    """The TFLite file, or the nodes that stand in its way (at least the first)."""
     ctx = Context(options or Options())
     found = patterns.find(ctx, model.graph)
     inputs = _inputs(ctx, model)
-    for node in model.graph:
-        if node not in ctx.done:
-            _lower_node(ctx, node, found)
+    refused = _lower_nodes(ctx, model.graph, found)
+    if refused:
+        return refused
     outputs = _outputs(ctx, model, inputs)
     ports = Ports(
         tuple((port.name, tensor.index) for port, tensor in inputs),
@@ -76,6 +92,32 @@ def lower(model: ir.Model, *, options: Options | None = None) -> Lowered:
         facts=_facts(ctx, inputs, outputs),
         min_runtime=ctx.graph.min_runtime(),
     )
+
+
+def _lower_nodes(ctx: Context, graph: ir.Graph, found: Mapping[ir.Node, patterns.Match]) -> list[Refused]:
+    """Lower every node. After a refusal it goes on with stand-ins, to find the others too."""
+    refused = []
+    for node in graph:
+        if node in ctx.done:
+            continue
+        try:
+            _lower_node(ctx, node, found)
+        except Refusal as reason:
+            refused.append(Refused(node, reason))
+            if not _stand_in(ctx, node):
+                break
+    return refused
+
+
+def _stand_in(ctx: Context, node: ir.Node) -> bool:
+    """Give the node's outputs tensors that nothing computes; whether enough is known of them."""
+    outputs = [out for out in node.outputs if out.name]
+    if any(out.shape is None or out.dtype not in TYPES for out in outputs):
+        return False
+    for out in outputs:
+        shape, dtype = ctx.shape(out), ctx.dtype(out)
+        ctx.set(out, Tensor(ctx.graph.add_tensor(out.name or "", shape, dtype, None), shape, dtype))
+    return True
 
 
 def _lower_node(ctx: Context, node: ir.Node, found: Mapping[ir.Node, patterns.Match]) -> None:
