@@ -122,6 +122,10 @@ def coordinates(node: ir.Node, b: Builder, axis: Axis) -> ir.Value:
     if mode == "align_corners":
         if axis.new == 1:
             return b.const(np.zeros(1, np.float32))
+        if operand(node, 3) is None and constant(operand(node, 2)) is None:
+            # A computed scale: onnx's reference takes the length before it is rounded down.
+            length = b("Mul", axis.scale, float(axis.old))
+            return b("Div", b("Mul", steps, float(axis.old - 1)), b("Sub", length, 1.0))
         return b("Mul", steps, float((axis.old - 1) / (axis.new - 1)))
     if mode == "tf_crop_and_resize" and axis.start is not None and axis.end is not None:
         last = float(axis.old - 1)
