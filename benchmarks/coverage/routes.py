@@ -38,9 +38,9 @@ def tflite(model: onnx.ModelProto) -> Runner:
     from ai_edge_litert.interpreter import Interpreter
 
     from edgekit_converters import hub
-    from edgekit_converters.targets.tflite.lower import SUPPORTED, lower
+    from edgekit_converters.targets.tflite.lower import build
 
-    lowered = lower(hub.legalise(hub.canonical(model, where="model").model, SUPPORTED))
+    lowered = build(hub.canonical(model, where="model").model)
     interpreter = Interpreter(model_content=lowered.data, num_threads=1)
     signature = interpreter.get_signature_runner()
 
