@@ -18,7 +18,8 @@ from edgekit.rules import load_rules
 from edgekit_converters import hub
 from edgekit_converters.errors import Refusal
 from edgekit_converters.targets.tflite.effect import require_effect
-from edgekit_converters.targets.tflite.lower import SUPPORTED, Lowered, Options, Port, lower
+from edgekit_converters.targets.tflite.lower import SUPPORTED, Lowered, Options, Port
+from edgekit_converters.targets.tflite.lower import build as compiled
 from edgekit_converters.values import Built, Job
 
 RULES = "tflite-2.3"
@@ -65,7 +66,7 @@ def _graph(job: Job) -> tuple[ir.Model, Mapping[str, Any]]:
 def _lowered(job: Job, model: ir.Model) -> Lowered:
     options = Options(weights=_WEIGHTS.get(job.precision, "float32"))
     try:
-        free = lower(hub.legalise(model, SUPPORTED), options=options)
+        free = compiled(model, options=options)
     except Refusal as error:
         if not _is_free(model) or error.code not in (
             "dynamic_shape",
@@ -73,9 +74,9 @@ def _lowered(job: Job, model: ir.Model) -> Lowered:
             "unsupported_attribute",
         ):
             raise
-        return lower(hub.legalise(_batch_of_one(model), SUPPORTED), options=options)
+        return compiled(_batch_of_one(model), options=options)
     if "SHAPE" in free.facts["ops"] and _is_free(model):
-        return lower(hub.legalise(_batch_of_one(model), SUPPORTED), options=options)
+        return compiled(_batch_of_one(model), options=options)
     return free
 
 
