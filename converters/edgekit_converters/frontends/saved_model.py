@@ -1,7 +1,7 @@
 """TensorFlow SavedModel folders: the signature ``serving_default``, else ``serve``, else the only one.
 
-Specification: TensorFlow's SavedModel guide. TF1-style models that `tf.saved_model.load` refuses are
-refused. Imported in TensorFlow workers only.
+Specification: TensorFlow's SavedModel guide. What `tf.saved_model.load` refuses is left to
+`saved_model_v1`. Imported in TensorFlow workers only.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.errors import SourceError
+from edgekit_converters.frontends import saved_model_v1
+from edgekit_converters.frontends.saved_model_v1 import GraphModel
 from edgekit_converters.frontends.tensorflow_common import TensorFlowModel, port
 from edgekit_converters.values import Signature
 
 
-def load(path: Path) -> TensorFlowModel:
+def load(path: Path) -> TensorFlowModel | GraphModel:
     """Load a SavedModel's serving signature.
 
     Raises:
@@ -25,14 +27,10 @@ def load(path: Path) -> TensorFlowModel:
     where = str(path)
     try:
         model = tf.saved_model.load(where)
-    except (OSError, ValueError, KeyError, AttributeError, RuntimeError, tf.errors.OpError) as error:
-        text = " ".join(str(error).split())[:300]
-        raise SourceError(
-            f"TensorFlow cannot load it: {text}",
-            where=where,
-            remedy="a TF1-style model: load and export it with a TensorFlow 2 signature; else it is damaged",
-            code="corrupt_source",
-        ) from error
+    except (OSError, ValueError, KeyError, AttributeError, RuntimeError, tf.errors.OpError):
+        return saved_model_v1.load(path)
+    if hasattr(model, "graph"):  # written by TensorFlow 1: its variables live in a session
+        return saved_model_v1.load(path)
     function = _signature(model, where)
     _, named = function.structured_input_signature
     inputs = tuple(port(name, spec.dtype.as_numpy_dtype, spec.shape, where) for name, spec in named.items())
