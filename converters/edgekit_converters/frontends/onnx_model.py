@@ -1,4 +1,4 @@
-"""ONNX models, any opset that onnxruntime runs; upgraded for the hub where the official converter can.
+"""ONNX models, any opset; the hub brings them up.
 
 Specification: onnx/docs/IR.md. Old files that list initializers among the inputs are understood.
 """
@@ -9,17 +9,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 from google.protobuf.message import DecodeError, EncodeError
-from onnx import shape_inference, version_converter
+from onnx import shape_inference
 
 from edgekit.errors import SourceError
 from edgekit.package import Tensor
+from edgekit_converters import hub
 from edgekit_converters.values import Signature
 
-OPSET = 18
-_CONTROL = {"If", "Loop", "Scan", "SequenceConstruct", "SequenceMap"}
+_CHECKED = 2**31 - 2**20
+"""Larger models are checked as files: a message cannot hold them."""
 
 
 class OnnxModel:
@@ -40,15 +40,24 @@ class OnnxModel:
 
     def export(self, path: Path) -> Mapping[str, str]:
         """See `Loaded.export`."""
-        path.write_bytes(_upgraded(self._model).SerializeToString(deterministic=True))
+        path.write_bytes(self._model.SerializeToString(deterministic=True))
         return {"onnx": onnx.__version__}
 
     def run(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """See `Loaded.run`."""
-        from edgekit_converters.onnx_session import OnnxSession
+        from edgekit_converters.onnx_session import REFUSALS, OnnxSession
 
         if self._session is None:
-            self._session = OnnxSession(self._path, threads=2)
+            try:
+                self._session = OnnxSession(self._path, threads=2)
+            except REFUSALS as error:
+                text = " ".join(str(error).split())[:300]
+                raise SourceError(
+                    f"onnxruntime does not take the graph: {text}",
+                    where=str(self._path),
+                    remedy="export the model with operators and types that onnxruntime has",
+                    code="unsupported_op",
+                ) from error
         outputs: dict[str, Any] = self._session.run(inputs)
         return outputs
 
@@ -57,61 +66,34 @@ def load(path: Path) -> OnnxModel:
     """Load and check an ONNX file.
 
     Raises:
-        SourceError: damaged, invalid, with control flow, or with weights that are not finite.
+        SourceError: damaged, invalid, not a dataflow of tensors by known operators (the node is
+            named), or with weights that are not finite.
     """
     try:
         model = onnx.load(path)
-        onnx.checker.check_model(model)
     except (DecodeError, EncodeError, ValueError, OSError, onnx.checker.ValidationError) as error:
-        text = " ".join(str(error).split())[:300]
-        raise SourceError(
-            f"not a valid ONNX model: {text}",
-            where=str(path),
-            remedy="the file is damaged or something else; export the model again",
-            code="corrupt_source",
-        ) from error
-    _check_nodes(model, path)
+        raise _damaged(error, path) from error
+    if not model.graph.node:
+        raise SourceError("the graph is empty", where=str(path), code="corrupt_source")
+    try:
+        onnx.checker.check_model(model if model.ByteSize() < _CHECKED else str(path))
+    except (ValueError, onnx.checker.ValidationError) as error:
+        # An unknown operator is no damage; the hub's check says which node it is.
+        if "No Op registered" in str(error):
+            hub.check(model, where=str(path))
+        raise _damaged(error, path) from error
+    hub.check(model, where=str(path))
     return OnnxModel(model, path)
 
 
-def _check_nodes(model: onnx.ModelProto, path: Path) -> None:
-    if not model.graph.node:
-        raise SourceError("the graph is empty", where=str(path), code="corrupt_source")
-    for node in model.graph.node:
-        if node.op_type in _CONTROL:
-            raise SourceError(
-                f"node {node.name or node.output[0]!r} is {node.op_type}: control flow is not supported",
-                where=str(path),
-                remedy="export the model without control flow",
-                code="control_flow",
-            )
-    for item in model.graph.initializer:
-        try:
-            values = onnx.numpy_helper.to_array(item)
-        except ValueError as error:
-            raise SourceError(
-                f"weight {item.name!r} is damaged: {error}", where=str(path), code="corrupt_source"
-            ) from error
-        if values.dtype.kind == "f" and not np.isfinite(values).all():
-            raise SourceError(
-                f"weight {item.name!r} holds NaN or infinity",
-                where=str(path),
-                remedy="the training went wrong, or the file is damaged",
-                code="not_finite",
-            )
-
-
-def _upgraded(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model at OPSET if the converter knows every op, else as it is."""
-    versions = {item.domain: item.version for item in model.opset_import}
-    if versions.get("", OPSET) >= OPSET:
-        return model
-    try:
-        upgraded = version_converter.convert_version(model, OPSET)
-        onnx.checker.check_model(upgraded)
-    except (RuntimeError, ValueError, onnx.checker.ValidationError):
-        return model
-    return upgraded
+def _damaged(error: Exception, path: Path) -> SourceError:
+    text = " ".join(str(error).split())[:300]
+    return SourceError(
+        f"not a valid ONNX model: {text}",
+        where=str(path),
+        remedy="the file is damaged or something else; export the model again",
+        code="corrupt_source",
+    )
 
 
 def _with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -128,7 +110,12 @@ def _port(value: onnx.ValueInfoProto, path: Path) -> Tensor:
     dims = [item.dim_value if item.HasField("dim_value") else -1 for item in kind.shape.dim]
     if not dims:
         raise SourceError(f"{value.name!r} is a scalar; a batch axis is needed", where=str(path))
-    dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)
+    try:
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)
+    except KeyError as error:
+        raise SourceError(
+            f"{value.name!r} has no known element type", where=str(path), code="unsupported_type"
+        ) from error
     return Tensor(name=value.name, dtype=str(dtype), shape=(-1, *dims[1:]))
 
 

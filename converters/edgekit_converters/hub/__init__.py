@@ -10,6 +10,6 @@ from __future__ import annotations
 
 from edgekit_converters.hub.files import canonicalise, to_proto, with_batch_one
 from edgekit_converters.hub.legal import legalise
-from edgekit_converters.hub.pipeline import Canonical, canonical
+from edgekit_converters.hub.pipeline import Canonical, canonical, check
 
-__all__ = ["Canonical", "canonical", "canonicalise", "legalise", "to_proto", "with_batch_one"]
+__all__ = ["Canonical", "canonical", "canonicalise", "check", "legalise", "to_proto", "with_batch_one"]

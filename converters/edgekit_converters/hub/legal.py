@@ -15,7 +15,7 @@ from edgekit_converters.hub.passes.clean import NameInOrder, RemoveDeadCode
 from edgekit_converters.hub.passes.fold import FoldConstants
 from edgekit_converters.hub.passes.shapes import InferShapes
 from edgekit_converters.hub.passes.sizes import FoldSizes
-from edgekit_converters.hub.rewrite import as_values, builder_for, replace
+from edgekit_converters.hub.rewrite import applied, builder_for, replace
 from edgekit_converters.hub.table import key
 
 Accepts = Callable[[ir.Node], bool]
@@ -69,7 +69,7 @@ def _rewrite(graph: ir.Graph, node: ir.Node, names: Names) -> list[ir.Node] | No
     """Replace `node` by its first decomposition that applies; the new nodes."""
     for rule in DECOMPOSITIONS.of(node):
         build = builder_for(node, names)
-        values = as_values(rule(node, build))
+        values = applied(rule, node, build)
         if values is not None:
             replace(graph, node, build, values)
             return build.nodes

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +12,10 @@ import onnx
 import onnx_ir as ir
 
 from edgekit.errors import SourceError
+from edgekit_converters.errors import Refusal
 from edgekit_converters.hub.build import OPSET
-from edgekit_converters.hub.passes.admit import Admit
+from edgekit_converters.hub.nodes import label
+from edgekit_converters.hub.passes.admit import Admit, Connect, FiniteWeights
 from edgekit_converters.hub.passes.base import run
 from edgekit_converters.hub.passes.branches import TakeBranches
 from edgekit_converters.hub.passes.clean import NameInOrder, RemoveDeadCode
@@ -25,6 +29,7 @@ from edgekit_converters.hub.passes.sizes import FoldSizes
 from edgekit_converters.hub.passes.upgrade import Upgrade
 
 _IR_VERSION = 10
+_GRAPHS = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,18 +45,43 @@ def canonical(model: onnx.ModelProto | ir.Model, *, where: str = "model") -> Can
 
     What a reader may rely on: opset 21 of the default domain; no Constant and no Dropout, Identity
     only where an output is an input, a constant or another output; names unique; what was an
-    attribute in older opsets is an int64 initializer; types and shapes wherever inference has them.
+    attribute in older opsets is an int64 initializer; windows written out, axes counted from the
+    front; types and shapes wherever inference has them.
 
     Raises:
         SourceError: damaged, control flow, sequences, strings, unknown operators; the node is named.
         Refusal: an operator that opset 21 cannot say.
     """
-    try:
+    with _naming(where):
         return _canonical(_read(model))
-    except SourceError as error:
+
+
+def check(model: onnx.ModelProto, *, where: str = "model") -> None:
+    """Find out early, and without changing `model`, whether the hub takes it.
+
+    Raises:
+        SourceError: see `canonical`; also weights that are not finite.
+    """
+    with _naming(where):
+        copy, sizes, fold = _read(model), FoldSizes(), FoldConstants()
+        _admit(copy, sizes, fold)
+        run(copy, [FiniteWeights()])
+
+
+@contextmanager
+def _naming(where: str) -> Iterator[None]:
+    """Errors say which file they are about; the library's remarks about it are not printed beside them."""
+    logger = logging.getLogger("onnx_ir")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    except (SourceError, Refusal) as error:
         if error.where is None:
             error.where = where
         raise
+    finally:
+        logger.setLevel(level)
 
 
 def _read(model: onnx.ModelProto | ir.Model) -> ir.Model:
@@ -62,25 +92,42 @@ def _read(model: onnx.ModelProto | ir.Model) -> ir.Model:
         bare = onnx.ModelProto()
         bare.CopyFrom(model)
         del bare.graph.value_info[:]
-        copy = ir.serde.deserialize_model(bare)
+        try:
+            copy = ir.serde.deserialize_model(bare)
+        except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            # Whatever the reader says of a damaged message.
+            text = " ".join(str(error.__cause__ or error).split())[:300]
+            raise SourceError(f"not a valid ONNX model: {text}", code="corrupt_source") from error
     # Initializers that are no inputs exist since IR version 4.
     graph = copy.graph
     ports = [value for value in graph.inputs if not value.is_initializer()]
     graph.inputs.clear()
     graph.inputs.extend(ports)
     copy.ir_version = _IR_VERSION
+    if "ai.onnx" in copy.opset_imports:
+        copy.opset_imports[""] = copy.opset_imports.pop("ai.onnx")
+    copy.opset_imports.setdefault("", 1)
     return copy
 
 
+def _admit(model: ir.Model, sizes: FoldSizes, fold: FoldConstants) -> None:
+    """Functions and constant branches inlined, and only then what is not supported refused."""
+    run(model, [InlineFunctions(), Connect()])
+    _check(model)
+    run(model, [ConstantsToInitializers(), sizes])
+    while any(node.op_type == "If" for node in model.graph):
+        if "TakeBranches" not in run(model, [InferShapes(), sizes, fold, TakeBranches()]):
+            break
+        run(model, [ConstantsToInitializers()])
+    run(model, [Admit(), InferShapes(), Admit()])
+
+
 def _canonical(model: ir.Model) -> Canonical:
-    source = model.opset_imports.get("", model.opset_imports.get("ai.onnx", OPSET))
+    source = model.opset_imports[""]
     sizes, fold = FoldSizes(), FoldConstants()
     folding = (InferShapes(), sizes, fold)
-    run(model, [InlineFunctions(), ConstantsToInitializers(), sizes])
-    while any(node.op_type == "If" for node in model.graph):
-        if "TakeBranches" not in run(model, [*folding, TakeBranches(), ConstantsToInitializers()]):
-            break
-    run(model, [Admit(), InferShapes(), Upgrade(), *folding])
+    _admit(model, sizes, fold)
+    run(model, [Upgrade(), *folding])
     run(model, [InferShapes(), NormalForms(), *folding, FuseAffine()])
     run(model, [*folding, InferShapes(), RemoveDeadCode(), NameInOrder(), Admit()])
     _check(model)
@@ -96,14 +143,17 @@ def _canonical(model: ir.Model) -> Canonical:
 
 
 def _check(model: ir.Model) -> None:
-    """The checker's word on every node; big weights stay out."""
+    """The checker's word on every node: arity, attributes and their types."""
     context = onnx.checker.C.CheckerContext()
     context.ir_version = _IR_VERSION
     context.opset_imports = dict(model.opset_imports)
     for node in model.graph:
+        if node.domain not in ("", "ai.onnx.ml") or any(a.type in _GRAPHS for a in node.attributes.values()):
+            continue
+        if not onnx.defs.has(node.op_type, model.opset_imports.get(node.domain, 1), node.domain):
+            continue
         try:
-            if node.domain in ("", "ai.onnx.ml"):
-                onnx.checker.check_node(ir.serde.serialize_node(node), context)
+            onnx.checker.check_node(ir.serde.serialize_node(node), context)
         except onnx.checker.ValidationError as error:
-            text = " ".join(str(error).split())[:300]
-            raise SourceError(f"not a valid node: {text}", code="corrupt_source") from error
+            text = " ".join(str(error).split("==> Context")[0].split())[:300]
+            raise SourceError(f"{label(node)}: not a valid node: {text}", code="corrupt_source") from error

@@ -9,11 +9,28 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from edgekit_converters.hub.build import Builder, Names, Result, infer_node
+from edgekit.errors import SourceError
+from edgekit_converters.hub.build import Builder, Names, Rule
+from edgekit_converters.hub.nodes import label
+
+# What a rule runs into when sizes or attributes of a damaged model make no sense together.
+_SENSELESS = (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError)
 
 
-def as_values(result: Result) -> Sequence[ir.Value | None] | None:
-    """A rule's answer as one value an output; None when the rule does not apply."""
+def applied(rule: Rule, node: ir.Node, build: Builder) -> Sequence[ir.Value | None] | None:
+    """The rule's answer as one value an output; None when the rule does not apply.
+
+    Raises:
+        SourceError: the node's attributes, sizes and types contradict each other.
+    """
+    try:
+        result = rule(node, build)
+    except _SENSELESS as error:
+        raise SourceError(
+            f"{label(node)}: its attributes and sizes make no sense together ({error})",
+            remedy="the file is damaged; export the model again",
+            code="corrupt_source",
+        ) from error
     return [result] if isinstance(result, ir.Value) else result
 
 
@@ -96,6 +113,3 @@ def remove_unread(graph: ir.Graph) -> int:
 def builder_for(node: ir.Node, names: Names) -> Builder:
     """A builder whose names begin with what the node computes."""
     return Builder(names, hint=node.outputs[0].name or node.op_type)
-
-
-__all__ = ["as_values", "builder_for", "infer_node", "remove_copies", "remove_unread", "replace", "take_over"]

@@ -1,28 +1,64 @@
 """What the hub does not take is refused here, with the node named: the graph is a plain dataflow of tensors.
 
-Control flow, sequences, optionals, strings, operators that no specification defines.
+Control flow, sequences, optionals, strings, operators that no specification defines, values that
+nothing computes, cycles, weights that are not finite, sizes no device has memory for.
 """
 
 from __future__ import annotations
 
 import functools
+import math
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 from onnx_ir.passes import PassResult
 
 from edgekit.errors import SourceError
-from edgekit_converters.hub.nodes import label
+from edgekit_converters.hub.nodes import label, static_shape
 from edgekit_converters.hub.passes.base import Pass
-from edgekit_converters.hub.passes.conditions import NO_CONTROL_FLOW, NO_FUNCTIONS
+from edgekit_converters.hub.passes.conditions import IN_ORDER, NO_CONTROL_FLOW, NO_FUNCTIONS
+from edgekit_converters.hub.passes.sizes import LARGEST
 
 CONTROL = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 _STRINGS = frozenset({"StringNormalizer", "StringConcat", "StringSplit", "RegexFullMatch", "TfIdfVectorizer"})
+_WEIGHTED = frozenset({"BatchNormalization", "Conv", "ConvTranspose", "GRU", "Gemm", "LSTM", "MatMul", "RNN"})
 _OWN = frozenset({"", "ai.onnx.ml"})
 
 
+class Connect(Pass):
+    """Refuse what reads values that nothing computes, and cycles; put the nodes in order."""
+
+    requires = (NO_FUNCTIONS,)
+    ensures = (IN_ORDER,)
+
+    def call(self, model: ir.Model) -> PassResult:
+        graph = model.graph
+        for node in graph:
+            for value in node.inputs:
+                if value is not None and not _exists(value):
+                    raise _damaged(f"{label(node)}: reads {value.name!r}, which nothing computes")
+        for port in graph.outputs:
+            if not _exists(port):
+                raise _damaged(f"output {port.name!r}: nothing computes it")
+        try:
+            graph.sort()
+        except ValueError as error:
+            raise _damaged("the graph has a cycle") from error
+        return PassResult(model, False)
+
+
+def _exists(value: ir.Value) -> bool:
+    return value.producer() is not None or value.is_graph_input() or value.const_value is not None
+
+
+def _damaged(message: str) -> SourceError:
+    remedy = "the file is damaged; export the model again"
+    return SourceError(message, remedy=remedy, code="corrupt_source")
+
+
 class Admit(Pass):
-    """Refuse what is no dataflow of tensors by known operators."""
+    """Refuse what is no dataflow of tensors by known operators, of sane sizes."""
 
     requires = (NO_FUNCTIONS,)
     ensures = (NO_CONTROL_FLOW,)
@@ -30,11 +66,14 @@ class Admit(Pass):
     def call(self, model: ir.Model) -> PassResult:
         for port in (*model.graph.inputs, *model.graph.outputs):
             _check_type(port, f"{port.name!r}")
+            _check_size(port, f"{port.name!r}")
         for node in model.graph:
             _check_kind(node, model.opset_imports.get(node.domain, 1))
             for value in (*node.inputs, *node.outputs):
                 if value is not None:
                     _check_type(value, label(node))
+            for value in node.outputs:
+                _check_size(value, label(node))
         return PassResult(model, False)
 
 
@@ -47,6 +86,19 @@ def _check_type(value: ir.Value, who: str) -> None:
         )
     if value.dtype == ir.DataType.STRING:
         raise SourceError(f"{who}: strings are not supported", code="unsupported_type")
+
+
+def _check_size(value: ir.Value, who: str) -> None:
+    """Nothing beyond 2 GiB, and no negative sizes."""
+    sizes = static_shape(value)
+    if sizes is None or value.dtype is None or value.dtype == ir.DataType.UNDEFINED:
+        return
+    if any(size < 0 for size in sizes) or math.prod(sizes) * value.dtype.itemsize > LARGEST:
+        raise SourceError(
+            f"{who}: a tensor of shape {list(sizes)} is larger than 2 GiB or has a negative size",
+            remedy="the file is damaged, or the model is too large for an edge device",
+            code="absurd_shape",
+        )
 
 
 def _check_kind(node: ir.Node, version: int) -> None:
@@ -76,3 +128,24 @@ def contrib() -> frozenset[tuple[str, str]]:
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
     return frozenset((item.domain, item.name) for item in state.get_all_operator_schema())
+
+
+class FiniteWeights(Pass):
+    """Refuse NaN in any constant, and infinities in weights; in masks and bounds those are meant."""
+
+    def call(self, model: ir.Model) -> PassResult:
+        for name, value in model.graph.initializers.items():
+            if value.const_value is None or value.dtype is None or not value.dtype.is_floating_point():
+                continue
+            array = value.const_value.numpy()
+            # One number many times over is looked at once.
+            array = array.reshape(-1)[:1] if 0 in getattr(array, "strides", ()) else array
+            wide = array if array.dtype.kind == "f" else array.astype(np.float32)
+            weights = any(use.node.op_type in _WEIGHTED and use.idx > 0 for use in value.uses())
+            if np.isnan(wide).any() or (weights and not np.isfinite(wide).all()):
+                raise SourceError(
+                    f"weight {name!r} holds NaN or infinity",
+                    remedy="the training went wrong, or the file is damaged",
+                    code="not_finite",
+                )
+        return PassResult(model, False)

@@ -9,7 +9,7 @@ from edgekit_converters.hub.build import names_of
 from edgekit_converters.hub.normal import NORMAL
 from edgekit_converters.hub.passes.base import Pass
 from edgekit_converters.hub.passes.conditions import AT_OPSET, NO_DROPOUT
-from edgekit_converters.hub.rewrite import as_values, builder_for, replace
+from edgekit_converters.hub.rewrite import applied, builder_for, replace
 
 
 class NormalForms(Pass):
@@ -23,7 +23,7 @@ class NormalForms(Pass):
         for node in list(model.graph):
             for rule in NORMAL.of(node):
                 build = builder_for(node, names)
-                values = as_values(rule(node, build))
+                values = applied(rule, node, build)
                 if values is not None:
                     replace(model.graph, node, build, values)
                     changed = True

@@ -16,7 +16,7 @@ from edgekit_converters.hub.functions import expand
 from edgekit_converters.hub.nodes import label, refuse
 from edgekit_converters.hub.passes.base import Pass
 from edgekit_converters.hub.passes.conditions import AT_OPSET, NO_CONSTANT_NODES, NO_FUNCTIONS
-from edgekit_converters.hub.rewrite import as_values, builder_for, replace
+from edgekit_converters.hub.rewrite import applied, builder_for, replace
 from edgekit_converters.hub.upgrade import rules_for
 
 _LATER_TYPES = frozenset(
@@ -64,7 +64,7 @@ def _check_types(model: ir.Model) -> None:
 def upgraded(node: ir.Node, build: Builder, source: int) -> list[ir.Value | None] | None:
     """What takes the place of `node`; None when it stays (its attributes may have been brought up)."""
     for rule in rules_for(node.op_type, source):
-        values = as_values(rule(node, build))
+        values = applied(rule, node, build)
         if values is not None:
             return list(values)
     if onnx.defs.has(node.op_type, OPSET) and not onnx.defs.get_schema(node.op_type, OPSET).deprecated:
