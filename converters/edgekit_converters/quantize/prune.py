@@ -24,6 +24,7 @@ from edgekit_converters.quantize.running import runs
 
 SHARES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 _SMALLEST = 256
+_FEW = 32
 Weights = dict[str, Any]
 Finetune = Callable[[Weights, Mapping[str, Any]], Weights]
 """Takes weights and masks (True where a weight stays) by layer, gives trained weights by layer."""
@@ -54,11 +55,12 @@ def prune(
     base = clone(model)
     affine.fold(base.graph)
     layers = prunable(base.graph)
-    wanted = _spreads(base, inputs, layers)
+    few = {name: value[:_FEW] for name, value in inputs.items()}
+    wanted = _spreads(base, few, layers)
 
     def candidate(choice: Mapping[str, int]) -> ir.Model:
         shares = {name: SHARES[level] for name, level in choice.items()}
-        return _with_zeros(base, inputs, shares, wanted, finetune)
+        return _with_zeros(base, few, shares, wanted, finetune)
 
     choice = levels.strongest(layers, len(SHARES), lambda choice: accepted(candidate(choice)))
     if not any(choice.values()):
@@ -124,7 +126,9 @@ def _with_zeros(
         data = (np.asarray(weights[name]) * masks[name]).astype(np.float32)
         node.replace_input_with(1, store(copy.graph, f"{name}_pruned", data))
     remove_unused(copy.graph)
-    _estimate_again(copy, inputs, [name for name, share in shares.items() if share], wanted)
+    for name in nodes:  # in the graph's order: what a layer reads is right by then
+        if shares[name]:
+            _estimate_again(copy, inputs, [name], wanted)
     return copy
 
 
