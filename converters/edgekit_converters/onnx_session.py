@@ -44,6 +44,11 @@ class OnnxSession:
         self._step = next((size for size in sizes if isinstance(size, int)), _BATCH)
         self._fixed = any(isinstance(size, int) for size in sizes)
 
+    @property
+    def fixed(self) -> bool:
+        """Whether the file fixes its batch."""
+        return self._fixed
+
     def run(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Compute all outputs for all samples, in steps of the batch the file takes."""
         n = len(inputs[self.inputs[0]])

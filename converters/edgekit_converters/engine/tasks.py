@@ -62,12 +62,13 @@ def canonicalise(raw: str, out: str, renames: Mapping[str, str], shapes: Mapping
 
 
 def run_hub(hub: str, data: str, out: str) -> Json:
-    """Run the hub in onnxruntime."""
+    """Run the hub in onnxruntime; says which output mixes the samples of a batch."""
+    from edgekit_converters.hub import mixes_batch
     from edgekit_converters.onnx_session import OnnxSession
 
     inputs = load_arrays(Path(data))
     save_arrays(Path(out), OnnxSession(Path(hub), threads=2).run(inputs))
-    return {}
+    return {"mixes_batch": mixes_batch(Path(hub), inputs)}
 
 
 def calibrate(hub: str, samples: str, out: str) -> Json:

@@ -8,8 +8,18 @@ kinds: what changed between opsets (`upgrade/`) and what a rare operator means (
 
 from __future__ import annotations
 
+from edgekit_converters.hub.batch import mixes_batch
 from edgekit_converters.hub.files import canonicalise, to_proto, with_batch_one
 from edgekit_converters.hub.legal import legalise
 from edgekit_converters.hub.pipeline import Canonical, canonical, check
 
-__all__ = ["Canonical", "canonical", "canonicalise", "check", "legalise", "to_proto", "with_batch_one"]
+__all__ = [
+    "Canonical",
+    "canonical",
+    "canonicalise",
+    "check",
+    "legalise",
+    "mixes_batch",
+    "to_proto",
+    "with_batch_one",
+]
