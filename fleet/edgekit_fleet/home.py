@@ -9,6 +9,8 @@
     tuf/metadata/       published TUF metadata, consistent snapshots
     tuf/targets/        published TUF targets
     blobs/sha256/xx/    content-addressed bytes
+    papers/             measurements and reports of the packages
+    audit.head          the signed head of the audit trail
     broker/             generated configuration, credentials, ACL, certificates and persistence of the broker
     service.json        address of the running service, absent when none runs
 
@@ -151,6 +153,11 @@ class Home:
     def audit_head(self) -> Path:
         """The signed head of the audit trail."""
         return self.path / "audit.head"
+
+    @property
+    def papers(self) -> Path:
+        """Measurements and reports of packages, which lie outside their digests."""
+        return self.path / "papers"
 
     @property
     def broker(self) -> Path:

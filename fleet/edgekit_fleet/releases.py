@@ -8,6 +8,7 @@ the same for people and rollouts.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,14 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from edgekit.errors import DocumentError, TrustError
+from edgekit.errors import DocumentError, StorageError, TrustError
 from edgekit.package import Manifest, load_package, parse_manifest, split_ref
 from edgekit.select import variant_table
 from edgekit_fleet import audit
 from edgekit_fleet.context import Fleet
 from edgekit_fleet.db.tables import ReleaseRow
 from edgekit_fleet.errors import ConflictError, UnknownNameError
+from edgekit_fleet.papers import keep_papers, papers_folder, papers_of
 
 ADDED, SIGNED, REPLACED, INVALIDATED = "added", "signed", "replaced", "invalidated"
 
@@ -32,9 +34,10 @@ def target_path(name: str, version: str) -> str:
 
 
 def add_release(fleet: Fleet, folder: Path, *, actor: str, dry_run: bool = False) -> dict[str, Any]:
-    """Take a package folder in: every byte is compared with the manifest and stored.
+    """Take a package folder in: every byte is compared with the manifest and stored, its measurements
+    and report are kept beside.
 
-    Returns the release's document, with ``added`` False when it was there already.
+    Returns the release's document, with ``added`` False when it was there already, and ``papers``.
 
     Raises:
         StorageError: a file is missing, or the disk is full; the fleet is unchanged.
@@ -50,11 +53,15 @@ def _add_release(fleet: Fleet, manifest: Manifest, folder: Path, actor: str, dry
         known = _revisions(session, manifest.ref)
         same = next((row for row in known if row.digest == manifest.digest), None)
         if same is not None and same.state != INVALIDATED:
-            return {**release_document(same), "added": False}
+            papers = papers_of(fleet.home, same.digest)
+            if not dry_run:
+                papers = keep_papers(fleet.home, same.digest, folder)
+            return {**release_document(same), "added": False, "papers": list(papers)}
         _check_revision(fleet, known, manifest)
     row = _row(manifest, revision=len(known) + 1, now=fleet.clock.now())
     if dry_run:
-        return {**release_document(row), "added": True}
+        return {**release_document(row), "added": True, "papers": []}
+    papers = keep_papers(fleet.home, manifest.digest, folder)
     for item in manifest.all_files():
         fleet.store.put(folder / item.path, expected=item.sha256)
     fleet.store.put_bytes(manifest.to_bytes())
@@ -65,7 +72,7 @@ def _add_release(fleet: Fleet, manifest: Manifest, folder: Path, actor: str, dry
         audit.record(
             session, at=row.added, actor=actor, verb="release.add", subject=row.ref, after=_facts(row)
         )
-    return {**document, "added": True}
+    return {**document, "added": True, "papers": list(papers)}
 
 
 def sign_release(fleet: Fleet, ref: str, *, actor: str, dry_run: bool = False) -> dict[str, Any]:
@@ -163,6 +170,30 @@ def _invalidate_release(fleet: Fleet, ref: str, reason: str, actor: str, dry_run
                 after=_facts(item),
             )
         return {**release_document(newest_release(session, ref)), "invalidated_now": news}
+
+
+def show_release(fleet: Fleet, ref: str, *, out: Path | None = None) -> dict[str, Any]:
+    """The newest revision of a release with its papers; `out` gets a copy of them.
+
+    Raises:
+        UnknownNameError: no such release.
+        ConflictError: `out` exists, or there are no papers to copy.
+        StorageError: it cannot be written.
+    """
+    with fleet.database.read() as session:
+        row = newest_release(session, ref)
+        document = release_document(row)
+    papers = papers_of(fleet.home, row.digest)
+    if out is not None:
+        if not papers:
+            raise ConflictError("no papers came with this release", where=ref, code="no_papers")
+        try:
+            shutil.copytree(papers_folder(fleet.home, row.digest), out)
+        except FileExistsError as error:
+            raise ConflictError("there is something already", where=str(out), code="exists") from error
+        except OSError as error:
+            raise StorageError(f"cannot be written: {error.strerror}", where=str(out)) from error
+    return {**document, "papers": list(papers)}
 
 
 def verify_release(fleet: Fleet, ref: str) -> dict[str, Any]:

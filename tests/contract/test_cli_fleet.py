@@ -50,6 +50,7 @@ STEPS: Sequence[tuple[str, tuple[str, ...]]] = (
     ("release_sign_dry_run", ("release", "sign", REF, "--dry-run")),
     ("release_sign", ("release", "sign", REF)),
     ("release_verify", ("release", "verify", REF)),
+    ("release_show", ("release", "show", REF)),
     ("release_verify_folder", ("release", "verify", "{package}")),
     ("release_list", ("release", "list")),
     ("slot_create_dry_run", ("slot", "create", "digits", "--contract", "{model}", "--dry-run")),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from edgekit_fleet.releases import (
     add_release,
     invalidate_release,
     list_releases,
+    show_release,
     sign_release,
     signed_release,
     target_path,
@@ -307,3 +309,61 @@ def test_everything_done_stands_in_the_audit_trail(base_fleet: Fleet, tmp_path: 
     invalidate_release(base_fleet, REF, reason="x", actor="test")
     with base_fleet.database.read() as session:
         assert verify_chain(session) == 4  # with key.init
+
+
+# -- papers
+
+
+def papers(folder: Path, digest: str, note: str = "first") -> None:
+    """Measurements and report as `edgekit convert` writes them."""
+    (folder / "report").mkdir(exist_ok=True)
+    (folder / "measurements.json").write_text(json.dumps({"package": digest, "note": note}))
+    (folder / "report" / "index.html").write_text(f"<p>{note}</p>")
+
+
+def test_measurements_and_report_are_kept_beside_the_release(base_fleet: Fleet, tmp_path: Path) -> None:
+    manifest = write_package(tmp_path / "p")
+    papers(tmp_path / "p", manifest.digest)
+    assert add(base_fleet, tmp_path / "p", dry_run=True)["papers"] == []
+    assert not base_fleet.home.papers.exists()
+    kept = ["measurements.json", "report/index.html"]
+    assert add(base_fleet, tmp_path / "p")["papers"] == kept
+    sign(base_fleet)
+    shown = show_release(base_fleet, REF, out=tmp_path / "out")
+    assert (shown["papers"], shown["digest"]) == (kept, manifest.digest)
+    assert (tmp_path / "out" / "report" / "index.html").read_text() == "<p>first</p>"
+    with pytest.raises(ConflictError, match="already"):
+        show_release(base_fleet, REF, out=tmp_path / "out")
+
+
+def test_adding_a_package_again_replaces_its_papers_and_nothing_else(
+    base_fleet: Fleet, tmp_path: Path
+) -> None:
+    manifest = write_package(tmp_path / "p")
+    papers(tmp_path / "p", manifest.digest)
+    add(base_fleet, tmp_path / "p")
+    papers(tmp_path / "p", manifest.digest, "second")
+    assert add(base_fleet, tmp_path / "p")["added"] is False
+    show_release(base_fleet, REF, out=tmp_path / "out")
+    assert (tmp_path / "out" / "report" / "index.html").read_text() == "<p>second</p>"
+    shutil.rmtree(tmp_path / "p" / "report")
+    (tmp_path / "p" / "measurements.json").unlink()
+    assert add(base_fleet, tmp_path / "p")["papers"], "a package that comes without keeps what there is"
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"package": "sha256:00"}'])
+def test_the_measurements_of_another_package_are_refused(
+    base_fleet: Fleet, tmp_path: Path, content: str
+) -> None:
+    write_package(tmp_path / "p")
+    (tmp_path / "p" / "measurements.json").write_text(content)
+    with pytest.raises(DocumentError, match=r"measurements\.json"):
+        add(base_fleet, tmp_path / "p")
+    assert states(base_fleet) == []
+
+
+def test_a_release_without_papers_says_so(base_fleet: Fleet, tmp_path: Path) -> None:
+    write_package(tmp_path / "p")
+    assert add(base_fleet, tmp_path / "p")["papers"] == []
+    with pytest.raises(ConflictError, match="no papers"):
+        show_release(base_fleet, REF, out=tmp_path / "out")

@@ -1,4 +1,4 @@
-"""`edgekit release`: add, sign, list, verify and invalidate releases."""
+"""`edgekit release`: add, sign, list, show, verify and invalidate releases."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from edgekit_fleet.cli.options import (
 
 @click.group()
 def release() -> None:
-    """Add, sign, list, verify and invalidate releases."""
+    """Add, sign, list, show, verify and invalidate releases."""
 
 
 @release.command()
@@ -34,7 +34,10 @@ def release() -> None:
 @dry_run_option
 @json_option
 def add(folder: Path, home: Path, dry_run: bool, as_json: bool) -> None:
-    """Take the package in FOLDER into the fleet, every byte checked; not yet signed."""
+    """Take the package in FOLDER into the fleet, every byte checked; not yet signed.
+
+    Its measurements and report are kept beside the release (see `release show`).
+    """
     from edgekit_fleet.releases import add_release
 
     with local_fleet(home) as fleet:
@@ -86,6 +89,24 @@ def list_(home: Path, url: str | None, as_json: bool) -> None:
         ],
         empty="No releases yet: edgekit release add FOLDER",
     )
+
+
+@release.command()
+@click.argument("ref", metavar="NAME@VERSION")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Copy its measurements and report into this new folder."
+)
+@home_option
+@json_option
+def show(ref: str, out: Path | None, home: Path, as_json: bool) -> None:
+    """Show one release: its variants, and the measurements and report that came with it."""
+    from edgekit_fleet.releases import show_release
+
+    with local_fleet(home) as fleet:
+        document = show_release(fleet, ref, out=out)
+    _report(document, document["state"], False, as_json)
+    if not as_json:
+        click.echo(f"  papers: {', '.join(document['papers']) or 'none came with it'}")
 
 
 @release.command()
