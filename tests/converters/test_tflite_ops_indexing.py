@@ -243,6 +243,26 @@ def test_different_elements_and_their_places(order: int, kind: str) -> None:
     )
 
 
+@pytest.mark.parametrize("order", [0, 1])
+@pytest.mark.parametrize("axis", [0, 1, -1])
+@pytest.mark.parametrize("kind", ["float", "int64", "int8"])
+def test_different_rows_and_their_places(order: int, axis: int, kind: str) -> None:
+    dtype = {"float": "float32"}.get(kind, kind)
+    graph = f"g ({kind}[5,3,4] x) => ({kind}[] y, int64[] f, int64[] i, int64[] c)"
+    body = f"{{ y, f, i, c = Unique<sorted={order},axis={axis}>(x) }}"
+    x = whole(5, 3, 4, low=0, high=2, dtype=dtype)
+    x[3], x[:, 2], x[..., 1] = x[1], x[:, 0], x[..., 3]
+    agrees(f"{graph} {body}", {"x": x}, {"x": np.zeros_like(x)})
+
+
+def test_doubles_are_summed_half_against_half() -> None:
+    graph = "g (double[3,7] x, double[7,2] m) => (double[] a, double[] b, double[] c, double[] d)"
+    body = "{ a = ReduceSum(x, k) b = ReduceProd<keepdims=0>(x) c = MatMul(x, m) d = CumSum(x, o) }"
+    numbers = "<int64[1] k = {1}, int64 o = {1}>"
+    x = floats(3, 7).astype(np.float64) * 1e200
+    agrees(f"{graph} {numbers} {body}", {"x": x * 1e-199, "m": floats(7, 2).astype(np.float64)}, rtol=1e-12)
+
+
 @pytest.mark.parametrize(("time", "batch"), [(0, 1), (1, 0)])
 def test_sequences_are_turned_as_far_as_they_go(time: int, batch: int) -> None:
     graph = f"g (float[3,4,2] x, int64[{(3, 4)[batch]}] n) => (float[] y)"

@@ -1,7 +1,10 @@
-"""Integer arithmetic that LiteRT has no kernel for, exact by construction: division, powers, and sums of
-the types that only STABLEHLO ops take (float64, uint64)."""
+"""Arithmetic that LiteRT has no kernel for, exact by construction: division and powers of integers, and
+sums and products of the types that only STABLEHLO ops take (float64, uint64)."""
 
 from __future__ import annotations
+
+import math
+from collections.abc import Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -76,6 +79,43 @@ def stablehlo(ctx: Context, op: str, left: Tensor, right: Tensor) -> Tensor:
         )
     same = same_shape(ctx, left, right)
     return ctx.emit(_STABLEHLO[op], list(same), same[0].spec())
+
+
+def halved(ctx: Context, op: str, tensor: Tensor, axes: Sequence[int]) -> Tensor:
+    """Reduce float64 or uint64 over `axes` (kept, of size one), half against half.
+
+    Raises:
+        Refusal: sizes are known only when the model runs, or there is nothing to reduce.
+    """
+    shape = known(tensor.shape)
+    if shape is None or 0 in shape:
+        raise Refusal(
+            f"reducing {tensor.dtype.name.lower()} of shape {list(tensor.shape)}",
+            remedy="use float32 in the model, or an onnx target",
+            code="dynamic_shape" if shape is None else "unsupported_type",
+        )
+    kept = [axis for axis in range(tensor.rank) if axis not in axes]
+    moved = ctx.transpose(tensor, (*axes, *kept))
+    row = math.prod(shape[axis] for axis in kept)
+    rows = [ctx.reshape(moved, (math.prod(shape[axis] for axis in axes), row))]
+    while (rows[0].shape[0] or 0) > 1 or len(rows) > 1:
+        rows = _folded(ctx, op, rows, row)
+    return ctx.reshape(rows[0], [1 if axis in axes else size for axis, size in enumerate(shape)])
+
+
+def _folded(ctx: Context, op: str, rows: list[Tensor], row: int) -> list[Tensor]:
+    """The first block halved on itself; an odd row left over joins at the end."""
+    first, *rest = rows
+    count = first.shape[0] or 1
+    if count == 1:
+        return [stablehlo(ctx, op, first, rest[0]), *rest[1:]]
+    half = count // 2
+    pieces = [
+        ctx.emit("SLICE", [first, ctx.ints([start, 0]), ctx.ints([size, row])], first.spec((size, row)))
+        for start, size in ((0, half), (half, half), (2 * half, count - 2 * half))
+        if size
+    ]
+    return [stablehlo(ctx, op, pieces[0], pieces[1]), *pieces[2:], *rest]
 
 
 def same_shape(ctx: Context, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:

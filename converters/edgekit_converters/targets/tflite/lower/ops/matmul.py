@@ -12,12 +12,13 @@ import onnx_ir as ir
 from edgekit_converters.targets.tflite.lower import parts
 from edgekit_converters.targets.tflite.lower.context import Context, broadcast
 from edgekit_converters.targets.tflite.lower.dense import dense
+from edgekit_converters.targets.tflite.lower.integers import halved, stablehlo
 from edgekit_converters.targets.tflite.lower.numbers import FLOATS, D, widened
 from edgekit_converters.targets.tflite.lower.parts import given, optional
 from edgekit_converters.targets.tflite.lower.registry import Quantized, lowers
 from edgekit_converters.targets.tflite.lower.tensors import Spec, Tensor, known
 
-_INTEGERS = frozenset({D.INT32, D.INT64})
+_INTEGERS = frozenset({D.INT32, D.INT64, D.UINT64, D.DOUBLE})
 
 
 @lowers("MatMul", quantized=Quantized.FREE, dtypes=("INT8", "INT16"))
@@ -64,13 +65,18 @@ def product(ctx: Context, left: Tensor, right: Tensor) -> Tensor:
 
 
 def integer_product(ctx: Context, left: Tensor, right: Tensor) -> Tensor:
-    """Every pair multiplied, and the products summed: exact, where the kernel is for floats only."""
+    """Every pair multiplied, and the products summed: the kernel is for float32 only."""
     first = left if left.rank > 1 else ctx.reshape(left, (1, left.shape[0]))
     second = right if right.rank > 1 else ctx.reshape(right, (right.shape[0], 1))
     rows = _with_axis(ctx, first, first.rank)
     columns = _with_axis(ctx, second, second.rank - 2)
-    pairs = parts.times(ctx, rows, columns)
-    total = parts.reduced(ctx, "SUM", pairs, [pairs.rank - 2], keep=False)
+    if left.dtype in (D.DOUBLE, D.UINT64):
+        pairs = stablehlo(ctx, "MUL", rows, columns)
+        kept = halved(ctx, "ADD", pairs, [pairs.rank - 2])
+        total = ctx.reshape(kept, (*kept.shape[:-2], kept.shape[-1]))
+    else:
+        pairs = parts.times(ctx, rows, columns)
+        total = parts.reduced(ctx, "SUM", pairs, [pairs.rank - 2], keep=False)
     return _without_ones(ctx, total, left.rank, right.rank)
 
 

@@ -16,6 +16,7 @@ import onnx_ir as ir
 from edgekit_converters.hub.nodes import attr_int, axis_of
 from edgekit_converters.targets.tflite.lower import layout, parts
 from edgekit_converters.targets.tflite.lower.context import Context
+from edgekit_converters.targets.tflite.lower.integers import halved
 from edgekit_converters.targets.tflite.lower.numbers import FLOATS, NUMBERS, D, widened
 from edgekit_converters.targets.tflite.lower.parts import given, like, optional
 from edgekit_converters.targets.tflite.lower.registry import Quantized, lowers
@@ -46,6 +47,8 @@ def reduce_plain(ctx: Context, node: ir.Node) -> None:
     """One kernel."""
     if ctx.dtype(given(node, 0)) is D.BOOL and node.op_type in _BOOL:
         return _reduce(ctx, node, frozenset({D.BOOL}), lambda reduce, x: reduce(_BOOL[node.op_type], x))
+    if ctx.dtype(given(node, 0)) in (D.DOUBLE, D.UINT64):
+        return _reduce_halves(ctx, node)
     kinds = _EXTREMES if node.op_type in _BOOL else NUMBERS
     return _reduce(ctx, node, kinds, lambda reduce, x: reduce(_PLAIN[node.op_type], x))
 
@@ -97,6 +100,19 @@ def reduce_log_sum_exp(ctx: Context, node: ir.Node) -> None:
         rest = result.spec(left if numbers is not None else (None,) * (x.rank - gone))
         result = ctx.emit("REDUCE_MAX", [result, axes], rest, keepDims=False)
     return ctx.set(node.outputs[0], ctx.cast(result, tensor.dtype))
+
+
+def _reduce_halves(ctx: Context, node: ir.Node) -> None:
+    tensor = ctx.tensor(given(node, 0))
+    axes = _axes(ctx, node, tensor.rank)
+    if axes is None:
+        raise parts.refuse(node, "over computed axes", "requires_constant_input")
+    op = _PLAIN[node.op_type].replace("REDUCE_PROD", "MUL").replace("SUM", "ADD")
+    op = op.replace("REDUCE_MAX", "MAXIMUM").replace("REDUCE_MIN", "MINIMUM")
+    made = halved(ctx, op, tensor, axes) if axes else tensor
+    if not attr_int(node, "keepdims", 1):
+        made = ctx.reshape(made, [size for axis, size in enumerate(tensor.shape) if axis not in axes])
+    ctx.set(node.outputs[0], made)
 
 
 def _reduce(
