@@ -57,7 +57,9 @@ def running(home: Home) -> Iterator[Chosen]:
 
 def device(chosen: Chosen, ca: str) -> Client:
     client = Client(chosen.device_port, "cam-1", "of cam-1")
-    client.paho.tls_set_context(ssl.create_default_context(cadata=ca))
+    context = ssl.create_default_context(cadata=ca)
+    context.verify_flags |= ssl.VERIFY_X509_STRICT  # the default from Python 3.13 on
+    client.paho.tls_set_context(context)
     return client
 
 

@@ -36,6 +36,9 @@ class Authority:
         certificate = (
             _builder(name, self.certificate.subject, key)
             .add_extension(x509.SubjectAlternativeName([other]), critical=False)
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), critical=False
+            )
             .sign(self.key, hashes.SHA256())
         )
         return self._write(name, certificate), _write_key(self.folder / f"{name}.key", key)
@@ -54,11 +57,26 @@ def authority(folder: Path) -> Authority:
     certificate = (
         _builder(f"test CA {folder.name}", subject, key)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(_SIGNS, critical=True)
         .sign(key, hashes.SHA256())
     )
     made = Authority(folder=folder, key=key, certificate=certificate)
     made.pem.write_bytes(certificate.public_bytes(Encoding.PEM))
     return made
+
+
+_SIGNS = x509.KeyUsage(
+    key_cert_sign=True,
+    crl_sign=True,
+    digital_signature=False,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    encipher_only=False,
+    decipher_only=False,
+)
 
 
 def _builder(name: str, issuer: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
