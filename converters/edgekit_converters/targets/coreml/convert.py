@@ -65,7 +65,9 @@ def _graph(job: Job, deployment: str) -> tuple[ir.Model, dict[str, Any]]:
         )
     rules = load_rules(f"coreml-{deployment.lower()}")
     calibration = Path(job.ranges) if job.ranges else None
-    return pipeline.for_target(model, calibration, rules, "int8", supported=lower.SUPPORTED, accepts=accepts)
+    samples = Path(job.calibration) if job.calibration else None
+    lowering: dict[str, Any] = {"supported": lower.SUPPORTED, "accepts": accepts}
+    return pipeline.for_target(model, calibration, rules, "int8", samples=samples, **lowering)
 
 
 def _ratio(facts: Mapping[str, Any]) -> float:
