@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import coremltools as ct
+import numpy as np
 from coremltools.converters.mil.backend.mil.load import load as to_proto
 from coremltools.converters.mil.mil.passes.pass_pipeline import PassPipeline, PassPipelineManager
 from coremltools.models.model import _create_mlpackage
@@ -43,7 +44,26 @@ def optimise(program: Any, *, half: bool, quantized: bool) -> None:
     for name in ("default", _BACKEND):
         passes = PassPipeline._PIPELINE_NAME_TO_PASSES[name]
         pipeline = PassPipeline([item for item in passes if item not in unwanted], name)
+        if half and "common::add_fp16_cast" in pipeline.passes:
+            pipeline.set_options("common::add_fp16_cast", {"op_selector": _fits_half})
         PassPipelineManager.apply_pipeline(program, pipeline)
+
+
+def _fits_half(op: Any) -> bool:
+    """Whether an op may be computed in float16: none of its constants leaves that range."""
+    if op.op_type == "identity":
+        return False
+    inputs = [v for value in op.inputs.values() for v in (value if isinstance(value, tuple) else (value,))]
+    constants = [item.val for item in inputs if item is not None and item.val is not None]
+    return not any(_overflows(np.asarray(value)) for value in constants)
+
+
+def _overflows(value: Any) -> bool:
+    if value.dtype != np.float32 or not value.size:
+        return False
+    low, high = float(value.min()), float(value.max())
+    limit = float(np.finfo(np.float16).max)
+    return any(np.isfinite(bound) and abs(bound) > limit for bound in (low, high))
 
 
 def write(program: Any, path: Path, *, target: Any, classifier: Any = None, description: str = "") -> None:
