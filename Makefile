@@ -9,7 +9,7 @@ BIN := .venv/bin
 
 help:
 	@echo "make demo    watch one model travel the whole way: converted, signed, rolled out, taken back"
-	@echo "make test    run every test            (ARGS=\"tests/core -x\" for some)"
+	@echo "make test    run every test, in two processes  (ARGS=\"tests/core -x\" for some, in one)"
 	@echo "make check   lint, types, layers, docs and figures"
 	@echo "make bench   measure and write benchmarks/results (ARGS=--short for a 30-second look)"
 	@echo "make format  put the code in order     make docs   generate docs and figures"
@@ -22,7 +22,7 @@ demo: setup
 	@$(BIN)/edgekit demo $(ARGS)
 
 test: setup
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m tools.test $(ARGS)
 
 check: setup
 	$(BIN)/ruff check .
