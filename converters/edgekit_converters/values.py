@@ -34,12 +34,15 @@ class Signature:
     """Inputs and outputs of a model, -1 for the batch; `framework` names what it was made with.
 
     `task` and `activation` are guesses from the last layer, to be overruled by the contract.
+    `tolerance` is how far the ONNX form may be from the source, as a share of the output's range: more
+    where the source computes with integers.
     """
 
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     framework: str = ""
     activation: str = "none"
+    tolerance: float = 1e-4
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form."""
@@ -53,6 +56,7 @@ class Signature:
             outputs=tuple(tensor(item) for item in value["outputs"]),
             framework=value["framework"],
             activation=value["activation"],
+            tolerance=value["tolerance"],
         )
 
 

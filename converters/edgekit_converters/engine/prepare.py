@@ -26,7 +26,6 @@ from edgekit_converters.verify.compare import output_error
 from edgekit_converters.verify.scores import class_count
 
 SYNTHETIC = 64
-_HUB_LIMIT = 1e-4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,13 +243,21 @@ def _hub(
         return Hub(path=None, problem=error)
     for name, expected in reference.items():
         found = output_error(expected, outputs[name], activation=None)
-        if found.max_relative > _HUB_LIMIT:
+        if found.max_relative > resolved.signature.tolerance:
             problem = EdgekitError(
                 f"the ONNX form differs from the source by {found.max_relative:.2g} of {name}'s range",
                 remedy="report the model; the tflite target does not depend on this form",
                 code="hub_differs",
             )
             return Hub(path=None, problem=problem)
+    mixed = checked.value["mixes_batch"]
+    if mixed:
+        raise SourceError(
+            f"output {mixed!r} of one sample depends on the other samples of its batch",
+            where=source.path,
+            remedy="export the model for inference (no statistics over the batch), or fix its batch size",
+            code="mixes_batch",
+        )
     local = context.work / "hub.onnx"
     shutil.copyfile(path, local)
     return Hub(path=local, facts=stage.value["facts"])

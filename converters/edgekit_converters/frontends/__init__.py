@@ -19,6 +19,7 @@ _MODULES = {
     "onnx": "onnx_model",
     "savedmodel": "saved_model",
     "sklearn": "sklearn_model",
+    "tflite": "tflite_model",
     "xgboost": "xgboost_model",
 }
 

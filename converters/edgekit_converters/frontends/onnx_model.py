@@ -78,10 +78,12 @@ def load(path: Path) -> OnnxModel:
     try:
         onnx.checker.check_model(model if model.ByteSize() < _CHECKED else str(path))
     except (ValueError, onnx.checker.ValidationError) as error:
-        # An unknown operator is no damage; the hub's check says which node it is.
+        # An unknown operator is no damage: the hub's check says which node it is. Nor is one that was
+        # withdrawn later.
         if "No Op registered" in str(error):
             hub.check(model, where=str(path))
-        raise _damaged(error, path) from error
+        if "is deprecated" not in str(error):
+            raise _damaged(error, path) from error
     hub.check(model, where=str(path))
     return OnnxModel(model, path)
 
