@@ -1,4 +1,4 @@
-"""Packages with compressed weights and quantized activations: written by coremltools, executed by our evaluator.
+"""Packages with compressed weights and quantized activations: coremltools writes, our evaluator executes.
 
 Each is compared with the package that it was made of, within what the compression may cost; int8 and sparse
 weights exactly with the weights that the documented formula gives.
@@ -68,9 +68,8 @@ def _weight(path: Path) -> Array:
     """What the evaluator made of the compressed constant, read off by the unit vectors."""
     evaluator = Evaluator(path)
     zero = evaluator.run({"x": np.zeros((1, 64), np.float32)})["y"]
-    return np.concatenate(
-        [evaluator.run({"x": row[None]})["y"] - zero for row in np.eye(64, dtype=np.float32)]
-    ).T
+    units = np.eye(64, dtype=np.float32)
+    return np.asarray(evaluator.run_many({"x": units})["y"] - zero).T
 
 
 @pytest.mark.parametrize(
