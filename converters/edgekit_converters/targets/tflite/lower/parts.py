@@ -134,6 +134,15 @@ def like(ctx: Context, tensor: Tensor, number: float) -> Tensor:
     return ctx.const(np.array(number, tensor.dtype.numpy()))
 
 
+def on_grid(ctx: Context, tensor: Tensor, number: float) -> Tensor:
+    """`number` as QuantizeLinear puts it on the grid of a quantized tensor."""
+    assert tensor.quant is not None
+    kind = tensor.dtype.numpy()
+    ends = np.iinfo(kind)
+    steps = np.rint(np.float32(number) / np.float32(tensor.quant.scale[0])) + tensor.quant.zero_point[0]
+    return ctx.const(np.array(np.clip(steps, ends.min, ends.max), kind), quant=tensor.quant)
+
+
 # Elementwise --------------------------------------------------------------------------------------
 
 

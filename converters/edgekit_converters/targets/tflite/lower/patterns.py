@@ -28,6 +28,8 @@ _D = ir.DataType
 _TYPES = {"INT8": _D.INT8, "INT16": _D.INT16, "UINT8": _D.UINT8}
 _WEIGHTED = {"Conv": 0, "ConvTranspose": 1, "Gemm": 1, "MatMul": 1}
 """Ops with a weight as second input, and the axis of its output channels there."""
+_NUMBERS = {"Clip": (1, 2), "Pad": (2,)}
+"""Inputs that are single numbers: the op's function puts them on the grid."""
 _FUSING = frozenset({*_WEIGHTED, "Add", "Sub", "Mul"})
 FIXED: Mapping[tuple[str, ir.DataType], tuple[float, int]] = {
     ("Softmax", _D.INT8): (1 / 256, -128),
@@ -109,8 +111,10 @@ def _match(ctx: Context, node: ir.Node, rule: Rule) -> Match | None:
 
 def _inputs(ctx: Context, node: ir.Node) -> Iterator[tuple[ir.Value, ir.Value | None]]:
     """Each float input with the integers behind it (None where there are none)."""
-    for value in node.inputs:
+    for index, value in enumerate(node.inputs):
         if value is None or value.dtype is not _D.FLOAT:
+            continue
+        if index in _NUMBERS.get(node.op_type, ()) and value.const_value is not None:
             continue
         producer = value.producer()
         if producer is None or producer.op_type != "DequantizeLinear":

@@ -153,10 +153,14 @@ def softsign(ctx: Context, node: ir.Node) -> None:
 def prelu(ctx: Context, node: ir.Node) -> None:
     """x, or slope x below zero."""
     (x, slope), perm = ctx.align([given(node, 0), given(node, 1)])
+    if x.dtype is D.FLOAT and slope.is_constant and x.rank == 4 and set(slope.shape[:-1]) <= {1}:
+        # One slope for each channel, channels last: the kernel.
+        made = ctx.emit("PRELU", [x, ctx.reshape(slope, (1, 1, slope.shape[-1]))], x.spec())
+        return ctx.set(node.outputs[0], made, perm)
     wide, factor = widened(ctx, x, NUMBERS), widened(ctx, slope, NUMBERS)
     negative = parts.compare(ctx, "LESS", wide, like(ctx, wide, 0))
     result = parts.select(ctx, negative, parts.times(ctx, wide, factor), wide)
-    ctx.set(node.outputs[0], ctx.cast(result, x.dtype), perm)
+    return ctx.set(node.outputs[0], ctx.cast(result, x.dtype), perm)
 
 
 @lowers("Clip", quantized=Quantized.SAME)
@@ -168,10 +172,20 @@ def clip(ctx: Context, node: ir.Node) -> None:
     if op is not None and (tensor.quant is not None or tensor.dtype is D.FLOAT):
         return ctx.set(node.outputs[0], ctx.emit(op, [tensor], ctx.output(node, perm)), perm)
     if tensor.quant is not None:
-        raise parts.refuse(node, "a quantized Clip to other bounds than a Relu's", "unsupported_attribute")
+        if low is None or high is None:
+            raise parts.refuse(node, "a quantized Clip to computed bounds", "requires_constant_input")
+        return ctx.set(node.outputs[0], _integer_clip(ctx, tensor, low, high), perm)
     wide = widened(ctx, tensor, NUMBERS | {D.INT8, D.UINT8, D.INT16})
     limits = _limit(ctx, node, 1, wide), _limit(ctx, node, 2, wide)
     return ctx.set(node.outputs[0], ctx.cast(_clipped(ctx, wide, *limits), tensor.dtype), perm)
+
+
+def _integer_clip(ctx: Context, tensor: Tensor, low: float, high: float) -> Tensor:
+    """Rounding to the grid keeps the order: to cut before or after it is the same."""
+    for op, bound in (("MAXIMUM", low), ("MINIMUM", high)):
+        if math.isfinite(bound):
+            tensor = ctx.emit(op, [parts.on_grid(ctx, tensor, bound), tensor], tensor.spec())
+    return tensor
 
 
 def _bound(ctx: Context, node: ir.Node, index: int, default: float) -> float | None:

@@ -81,13 +81,13 @@ def pow_(ctx: Context, node: ir.Node) -> None:
     _finish(ctx, node, result, perm, base.dtype)
 
 
-@lowers("Max")
+@lowers("Max", quantized=Quantized.SAME)
 def max_(ctx: Context, node: ir.Node) -> None:
     """Largest of any number of tensors."""
     _fold(ctx, node, "MAXIMUM")
 
 
-@lowers("Min")
+@lowers("Min", quantized=Quantized.SAME)
 def min_(ctx: Context, node: ir.Node) -> None:
     """Smallest of any number of tensors."""
     _fold(ctx, node, "MINIMUM")
@@ -132,7 +132,14 @@ def _computed(ctx: Context, op: str, tensors: Sequence[Tensor]) -> Tensor:
 
 def _fold(ctx: Context, node: ir.Node, op: str) -> None:
     tensors, perm = ctx.align([given(node, index) for index in range(len(node.inputs))])
-    _finish(ctx, node, _computed(ctx, op, tensors), perm, tensors[0].dtype)
+    if tensors[0].quant is not None:
+        made = reduce(lambda left, right: _on_one_grid(ctx, op, left, right), tensors)
+        return ctx.set(node.outputs[0], made, perm)
+    return _finish(ctx, node, _computed(ctx, op, tensors), perm, tensors[0].dtype)
+
+
+def _on_one_grid(ctx: Context, op: str, left: Tensor, right: Tensor) -> Tensor:
+    return ctx.emit(op, [left, right], left.spec(broadcast(left.shape, right.shape)))
 
 
 def _finish(ctx: Context, node: ir.Node, tensor: Tensor, perm: Perm, dtype: ir.DataType) -> None:

@@ -109,7 +109,7 @@ def _with(shape: Shape, axis: int, size: int | None) -> Shape:
     return (*shape[:axis], size, *shape[axis + 1 :])
 
 
-@lowers("Tile")
+@lowers("Tile", quantized=Quantized.SAME)
 def tile(ctx: Context, node: ir.Node) -> None:
     """Repeated along each axis."""
     tensor, counts = ctx.tensor(given(node, 0)), given(node, 1)
@@ -125,7 +125,7 @@ def tile(ctx: Context, node: ir.Node) -> None:
     return ctx.set(node.outputs[0], ctx.emit("TILE", [tensor, parts.place(ctx, counts)], spec))
 
 
-@lowers("DepthToSpace")
+@lowers("DepthToSpace", quantized=Quantized.SAME)
 def depth_to_space(ctx: Context, node: ir.Node) -> None:
     """Channels into blocks of pixels; the kernel works channels last with the block outermost (DCR)."""
     block = attr_int(node, "blocksize")
@@ -144,7 +144,7 @@ def depth_to_space(ctx: Context, node: ir.Node) -> None:
     return ctx.set(node.outputs[0], ctx.reshape(moved, (n, depth, h * block, w * block)))
 
 
-@lowers("SpaceToDepth")
+@lowers("SpaceToDepth", quantized=Quantized.SAME)
 def space_to_depth(ctx: Context, node: ir.Node) -> None:
     """Blocks of pixels into channels."""
     block = attr_int(node, "blocksize")

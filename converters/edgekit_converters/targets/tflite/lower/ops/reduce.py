@@ -42,7 +42,13 @@ def reduce_mean(ctx: Context, node: ir.Node) -> None:
     _reduce(ctx, node, kinds, lambda reduce, x: reduce("MEAN", x))
 
 
-@lowers(*_PLAIN)
+@lowers("ReduceMax", "ReduceMin", quantized=Quantized.SAME)
+def reduce_extreme(ctx: Context, node: ir.Node) -> None:
+    """One kernel; of bools any or all."""
+    reduce_plain(ctx, node)
+
+
+@lowers("ReduceSum", "ReduceProd")
 def reduce_plain(ctx: Context, node: ir.Node) -> None:
     """One kernel."""
     if ctx.dtype(given(node, 0)) is D.BOOL and node.op_type in _BOOL:

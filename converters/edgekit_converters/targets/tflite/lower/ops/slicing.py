@@ -2,8 +2,8 @@
 
 Facts by trial (ai_edge_litert 2.3.0): STRIDED_SLICE takes every type and ranks up to 8, int32 places,
 negative strides, and cuts places as numpy does; SLICE likewise; PAD, PADV2 leave out double and the
-unsigned integers of 16 bits and more, PADV2 takes ranks up to 5; MIRROR_PAD does not reach beyond one
-period. Reflect, edge and wrap are therefore gathers along each padded axis.
+unsigned integers of 16 bits and more, PADV2 takes ranks up to 5; MIRROR_PAD takes every type but does not
+reach beyond one period. Other reflections, edge and wrap are gathers along each padded axis.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from edgekit_converters.targets.tflite.lower.context import Context
 from edgekit_converters.targets.tflite.lower.numbers import as_bits, from_bits
 from edgekit_converters.targets.tflite.lower.parts import given, optional
 from edgekit_converters.targets.tflite.lower.registry import Quantized, lowers
-from edgekit_converters.targets.tflite.lower.tensors import Perm, Shape, Tensor
+from edgekit_converters.targets.tflite.lower.tensors import Perm, Shape, Tensor, known
 
 _FAR = parts.FAR
 _PADV2_RANK = 5
-_PAD_MASKS = {"reflect", "edge", "wrap"}
+_FOLDED = ("reflect", "edge", "wrap")
 
 
 @lowers("Slice", quantized=Quantized.SAME)
@@ -142,14 +142,16 @@ def pad(ctx: Context, node: ir.Node) -> None:
         tensor, perm = ctx.any_layout(value)
         amounts = _amounts(numbers, places, perm)
         return ctx.set(node.outputs[0], _constant_pad(ctx, node, tensor, amounts), perm)
+    if mode not in ("constant", *_FOLDED):
+        raise parts.refuse(node, f"mode {mode}", "unsupported_attribute")
+    if numbers is not None and (axes is None or places is not None):
+        tensor, perm = ctx.any_layout(value)
+        return ctx.set(node.outputs[0], _folded_pad(ctx, tensor, mode, _amounts(numbers, places, perm)), perm)
     tensor = ctx.tensor(value)
     before, after = _computed_amounts(ctx, pads, axes, tensor.rank)
     if mode == "constant":
         return ctx.set(node.outputs[0], _computed_pad(ctx, node, tensor, before, after))
-    if mode not in _PAD_MASKS:
-        raise parts.refuse(node, f"mode {mode}", "unsupported_attribute")
-    rank = tensor.rank
-    chosen = _padded_axes(numbers, places if axes is not None else list(range(rank)), rank)
+    chosen = range(tensor.rank) if places is None else [parts.front(axis, tensor.rank) for axis in places]
     bits = as_bits(ctx, tensor)
     for axis in chosen:
         ends = parts.part(ctx, before, axis, 1), parts.part(ctx, after, axis, 1)
@@ -157,12 +159,35 @@ def pad(ctx: Context, node: ir.Node) -> None:
     return ctx.set(node.outputs[0], from_bits(ctx, bits, tensor.dtype))
 
 
-def _padded_axes(numbers: Sequence[int] | None, places: Sequence[int] | None, rank: int) -> list[int]:
-    axes = range(rank) if places is None else [parts.front(axis, rank) for axis in places]
-    if numbers is None or places is None:
-        return list(axes)
-    half = len(numbers) // 2
-    return [axis for index, axis in enumerate(axes) if numbers[index] or numbers[half + index]]
+def _folded_pad(ctx: Context, tensor: Tensor, mode: str, amounts: Sequence[tuple[int, int]]) -> Tensor:
+    """Reflect, edge or wrap by known amounts."""
+    sizes = known(tensor.shape)
+    pairs = list(zip(amounts, sizes or (), strict=False))
+    if mode == "reflect" and sizes is not None and all(min(pair) >= 0 and max(pair) < n for pair, n in pairs):
+        widths = ctx.const(np.array(amounts, np.int32).reshape(-1, 2))
+        spec = tensor.spec([size + sum(pair) for pair, size in pairs])
+        return ctx.emit("MIRROR_PAD", [tensor, widths], spec, mode=0)
+    bits = as_bits(ctx, tensor)
+    for axis, pair in enumerate(amounts):
+        size = tensor.shape[axis]
+        if pair == (0, 0):
+            continue
+        if size is None:
+            bits = _gathered(ctx, bits, axis, mode, *(ctx.ints([end]) for end in pair))
+        else:
+            rows = _places(mode, size, np.arange(-pair[0], size + pair[1]))
+            bits = parts.gather(ctx, bits, ctx.const(rows.astype(np.int32)), axis)
+    return from_bits(ctx, bits, tensor.dtype)
+
+
+def _places(mode: str, size: int, places: np.ndarray) -> np.ndarray:
+    """Places around an axis folded back into it; `_gathered` does the same with tensors."""
+    if mode == "edge":
+        return np.clip(places, 0, size - 1)
+    if mode == "wrap":
+        return np.asarray(places % size)
+    folded = np.asarray(places % max(2 * (size - 1), 1))
+    return np.asarray(np.minimum(folded, 2 * (size - 1) - folded))
 
 
 def _amounts(numbers: Sequence[int], axes: Sequence[int] | None, perm: Perm) -> list[tuple[int, int]]:
@@ -200,9 +225,10 @@ def _pad(ctx: Context, node: ir.Node, tensor: Tensor, widths: Tensor, shape: Seq
     value = optional(node, 2)
     number = None if value is None else ctx.constant(value)
     if tensor.quant is not None:
-        if number is not None and number.any():
-            raise parts.refuse(node, "a quantized Pad with another value than zero", "unsupported_attribute")
-        return ctx.emit("PAD", [tensor, widths], tensor.spec(shape))
+        if number is None or not number.any():  # PAD pads with the zero point
+            return ctx.emit("PAD", [tensor, widths], tensor.spec(shape))
+        filler = parts.on_grid(ctx, tensor, float(number.reshape(-1)[0]))
+        return ctx.emit("PADV2", [tensor, widths, filler], tensor.spec(shape))
     bits = as_bits(ctx, tensor)
     if value is None or (number is not None and not number.any()):
         made = ctx.emit("PAD", [bits, widths], bits.spec(shape))
