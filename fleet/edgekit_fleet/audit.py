@@ -92,27 +92,20 @@ def verify_chain(session: Session) -> int:
 
 
 def _hash(row: AuditRow) -> str:
-    body = {
+    return sha256_hex(canonical_json({**_facts(row), "prev": row.prev}))
+
+
+def _facts(row: AuditRow) -> dict[str, Any]:
+    return {
         "at": row.at,
         "actor": row.actor,
         "verb": row.verb,
         "subject": row.subject,
         "before": row.before,
         "after": row.after,
-        "prev": row.prev,
     }
-    return sha256_hex(canonical_json(body))
 
 
 def act_document(row: AuditRow) -> dict[str, Any]:
     """One act as JSON."""
-    return {
-        "id": row.id,
-        "at": row.at,
-        "actor": row.actor,
-        "verb": row.verb,
-        "subject": row.subject,
-        "before": row.before,
-        "after": row.after,
-        "hash": row.hash,
-    }
+    return {"id": row.id, **_facts(row), "hash": row.hash}

@@ -1,4 +1,4 @@
-"""Which distributions are installed here, found without importing them.
+"""Which distributions are installed here, found without importing them; and a variant's one file.
 
 The names of the ``.dist-info`` folders are read rather than `importlib.metadata`, which would bring the
 whole e-mail parser into the resident process; it is asked only where no folder is found.
@@ -9,6 +9,9 @@ from __future__ import annotations
 import sys
 from functools import lru_cache
 from pathlib import Path
+
+from edgekit.errors import UnavailableError
+from edgekit.package import Variant
 
 
 @lru_cache(maxsize=16)
@@ -28,6 +31,22 @@ def installed_version(*distributions: str) -> str | None:
     return None
 
 
+def only_file(folder: Path, variant: Variant, suffix: str) -> Path:
+    """The one file of a variant that ends so, below the package folder.
+
+    Raises:
+        UnavailableError: there is none, or more than one.
+    """
+    files = [item for item in variant.files if item.path.endswith(suffix)]
+    if len(files) != 1:
+        raise UnavailableError(
+            f"one {suffix} file was expected in the variant, not {len(files)}",
+            where=variant.id,
+            remedy="convert the model again",
+        )
+    return folder / files[0].path
+
+
 def _from_folders(name: str) -> str | None:
     for entry in sys.path:
         folder = Path(entry or ".")
@@ -37,4 +56,4 @@ def _from_folders(name: str) -> str | None:
     return None
 
 
-__all__ = ["installed_version"]
+__all__ = ["installed_version", "only_file"]

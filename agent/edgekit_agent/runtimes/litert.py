@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgekit.errors import UnavailableError
 from edgekit.package import Variant
 from edgekit.ports import Session
-from edgekit_agent.runtimes.installation import installed_version
+from edgekit_agent.runtimes.installation import installed_version, only_file
 
 DISTRIBUTIONS = ("ai-edge-litert", "tflite-runtime")
 
@@ -39,16 +38,10 @@ class LiteRtRuntime:
         Raises:
             UnavailableError: LiteRT is not installed, or refuses the file.
         """
-        files = [item for item in variant.files if item.path.endswith(".tflite")]
-        if len(files) != 1:
-            raise UnavailableError(
-                f"one .tflite file was expected in the variant, not {len(files)}",
-                where=variant.id,
-                remedy="convert the model again",
-            )
+        place = only_file(folder, variant, ".tflite")
         from edgekit_agent.runtimes.litert_session import LiteRtSession
 
-        return LiteRtSession(folder / files[0].path, variant, threads=threads, pool=self._pool)
+        return LiteRtSession(place, variant, threads=threads, pool=self._pool)
 
 
 __all__ = ["DISTRIBUTIONS", "LiteRtRuntime"]

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgekit.errors import UnavailableError
 from edgekit.package import Variant
 from edgekit.ports import Session
-from edgekit_agent.runtimes.installation import installed_version
+from edgekit_agent.runtimes.installation import installed_version, only_file
 
 DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu")
 
@@ -39,16 +38,10 @@ class OnnxRuntime:
         Raises:
             UnavailableError: ONNX Runtime is not installed, or refuses the file.
         """
-        files = [item for item in variant.files if item.path.endswith(".onnx")]
-        if len(files) != 1:
-            raise UnavailableError(
-                f"one .onnx file was expected in the variant, not {len(files)}",
-                where=variant.id,
-                remedy="convert the model again",
-            )
+        place = only_file(folder, variant, ".onnx")
         from edgekit_agent.runtimes.onnxruntime_session import OnnxSession
 
-        return OnnxSession(folder / files[0].path, variant, threads=threads, providers=self._providers)
+        return OnnxSession(place, variant, threads=threads, providers=self._providers)
 
 
 __all__ = ["DISTRIBUTIONS", "OnnxRuntime"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import click
 
 from edgekit_fleet.cli.options import (
     actor,
+    add_list,
     backend,
     dry_run_option,
     home_option,
@@ -16,7 +18,6 @@ from edgekit_fleet.cli.options import (
     local_fleet,
     moment,
     print_json,
-    print_table,
     seconds_of,
     url_option,
 )
@@ -56,22 +57,31 @@ def token(name: str, ttl: str, home: Path, url: str | None, dry_run: bool, as_js
     click.echo("  edgekit-agent enrol --url URL --token TOKEN", err=True)
 
 
-@device.command(name="list")
-@home_option
-@url_option
-@json_option
-def list_(home: Path, url: str | None, as_json: bool) -> None:
-    """List all devices."""
-    with backend(home, url) as fleet:
-        document = fleet.devices()
-    if as_json:
-        print_json(document)
-        return
-    print_table(
-        ["DEVICE", "HARDWARE", "STATE", "RUNS", "STEP", "PINNED", "LAST SEEN"],
-        [_row(item) for item in document["devices"]],
-        empty="No devices yet: edgekit device token",
-    )
+def _row(item: Mapping[str, Any]) -> list[object]:
+    reported = item["reported"] or {}
+    slots = reported.get("slots", {})
+    runs = ", ".join(f"{slot}={state['release']}" for slot, state in sorted(slots.items()))
+    pins = ", ".join(f"{slot}={ref}" for slot, ref in sorted(item["pins"].items()))
+    return [
+        item["id"],
+        item["hardware"],
+        item["state"],
+        runs or "-",
+        reported.get("step", "-"),
+        pins or "-",
+        moment(item["last_seen"]),
+    ]
+
+
+add_list(
+    device,
+    "List all devices.",
+    read=lambda fleet: fleet.devices(),
+    member="devices",
+    columns=["DEVICE", "HARDWARE", "STATE", "RUNS", "STEP", "PINNED", "LAST SEEN"],
+    row=_row,
+    empty="No devices yet: edgekit device token",
+)
 
 
 @device.command()
@@ -135,19 +145,3 @@ def pin(
         return
     what = f"pinned to {release}" if release else "no longer pinned"
     click.echo(f"{'Dry run: ' if dry_run else ''}{name}: slot {slot} {what}")
-
-
-def _row(item: dict[str, Any]) -> list[object]:
-    reported = item["reported"] or {}
-    slots = reported.get("slots", {})
-    runs = ", ".join(f"{slot}={state['release']}" for slot, state in sorted(slots.items()))
-    pins = ", ".join(f"{slot}={ref}" for slot, ref in sorted(item["pins"].items()))
-    return [
-        item["id"],
-        item["hardware"],
-        item["state"],
-        runs or "-",
-        reported.get("step", "-"),
-        pins or "-",
-        moment(item["last_seen"]),
-    ]

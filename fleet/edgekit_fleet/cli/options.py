@@ -111,6 +111,31 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, emp
         click.echo("  ".join(padded).rstrip())
 
 
+def add_list(
+    group: click.Group,
+    summary: str,
+    *,
+    read: Callable[[Backend], Mapping[str, Any]],
+    member: str,
+    columns: Sequence[str],
+    row: Callable[[Mapping[str, Any]], Sequence[object]],
+    empty: str,
+) -> None:
+    """Give a group its ``list``: `member` of what `read` answers as a table, or the whole answer as JSON."""
+
+    @group.command(name="list", help=summary)
+    @home_option
+    @url_option
+    @json_option
+    def listed(home: Path, url: str | None, as_json: bool) -> None:
+        with backend(home, url) as fleet:
+            document = read(fleet)
+        if as_json:
+            print_json(document)
+        else:
+            print_table(columns, [row(item) for item in document[member]], empty=empty)
+
+
 def moment(at: float | None) -> str:
     """Seconds since the epoch for people, UTC."""
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%SZ") if at is not None else "-"

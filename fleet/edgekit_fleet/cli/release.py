@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import click
 
 from edgekit_fleet.cli.options import (
     actor,
-    backend,
+    add_list,
     dry_run_option,
     home_option,
     json_option,
@@ -18,8 +19,6 @@ from edgekit_fleet.cli.options import (
     moment,
     open_home,
     print_json,
-    print_table,
-    url_option,
 )
 
 
@@ -62,33 +61,27 @@ def sign(ref: str, home: Path, keys: Path | None, dry_run: bool, as_json: bool) 
     _report(document, "signed" if document["signed_now"] else "was signed already", dry_run, as_json)
 
 
-@release.command(name="list")
-@home_option
-@url_option
-@json_option
-def list_(home: Path, url: str | None, as_json: bool) -> None:
-    """List all releases and their state."""
-    with backend(home, url) as fleet:
-        document = fleet.releases()
-    if as_json:
-        print_json(document)
-        return
-    print_table(
-        ["RELEASE", "REV", "STATE", "VARIANTS", "BYTES", "DIGEST", "SIGNED"],
-        [
-            [
-                item["release"],
-                item["revision"],
-                item["state"] + (f" ({item['reason']})" if item["reason"] else ""),
-                len(item["variants"]),
-                item["bytes"],
-                item["digest"][:19],
-                moment(item["signed_at"]),
-            ]
-            for item in document["releases"]
-        ],
-        empty="No releases yet: edgekit release add FOLDER",
-    )
+def _row(item: Mapping[str, Any]) -> list[object]:
+    return [
+        item["release"],
+        item["revision"],
+        item["state"] + (f" ({item['reason']})" if item["reason"] else ""),
+        len(item["variants"]),
+        item["bytes"],
+        item["digest"][:19],
+        moment(item["signed_at"]),
+    ]
+
+
+add_list(
+    release,
+    "List all releases and their state.",
+    read=lambda fleet: fleet.releases(),
+    member="releases",
+    columns=["RELEASE", "REV", "STATE", "VARIANTS", "BYTES", "DIGEST", "SIGNED"],
+    row=_row,
+    empty="No releases yet: edgekit release add FOLDER",
+)
 
 
 @release.command()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
 from edgekit_fleet.cli.options import (
     actor,
+    add_list,
     backend,
     dry_run_option,
     home_option,
@@ -16,7 +19,6 @@ from edgekit_fleet.cli.options import (
     local_fleet,
     moment,
     print_json,
-    print_table,
     url_option,
 )
 
@@ -110,23 +112,21 @@ def add_probes(
     )
 
 
-@slot.command(name="list")
-@home_option
-@url_option
-@json_option
-def list_(home: Path, url: str | None, as_json: bool) -> None:
-    """List all slots."""
-    with backend(home, url) as fleet:
-        document = fleet.slots()
-    if as_json:
-        print_json(document)
-        return
-    rows = []
-    for item in document["slots"]:
-        newest = item["probes"][-1] if item["probes"] else None
-        told = f"{newest['items']} × ≥ {newest['min_accuracy']:.1%} {newest['policy']}" if newest else "-"
-        rows.append([item["slot"], told, moment(item["created_at"])])
-    print_table(["SLOT", "PROBES", "CREATED"], rows, empty="No slots yet: edgekit slot create NAME")
+def _row(item: Mapping[str, Any]) -> list[object]:
+    newest = item["probes"][-1] if item["probes"] else None
+    told = f"{newest['items']} × ≥ {newest['min_accuracy']:.1%} {newest['policy']}" if newest else "-"
+    return [item["slot"], told, moment(item["created_at"])]
+
+
+add_list(
+    slot,
+    "List all slots.",
+    read=lambda fleet: fleet.slots(),
+    member="slots",
+    columns=["SLOT", "PROBES", "CREATED"],
+    row=_row,
+    empty="No slots yet: edgekit slot create NAME",
+)
 
 
 @slot.command()

@@ -15,10 +15,9 @@ from edgekit_fleet import audit
 from edgekit_fleet.db.rollouts import RingRow
 from edgekit_fleet.rollout.gates import Verdict
 from edgekit_fleet.rollout.judge import Action, Judgement
-from edgekit_fleet.rollout.progress import Need, need_of
 from edgekit_fleet.rollout.rings import LATE_RING
 from edgekit_fleet.rollout.states import MemberStep, RingState, RolloutState
-from edgekit_fleet.rollouts import member_of, members_of, ring_now, ring_plan, rings_of, touch
+from edgekit_fleet.rollouts import members_of, rings_of, touch
 from edgekit_fleet.service.mover import Mover
 
 
@@ -38,7 +37,7 @@ class LateMover(Mover):
         if ring is None or ring.state != RingState.FAILED.value:
             ring = self._take_in(ring, len(rings))
         if ring is not None and RingState(ring.state).open:
-            self._step(ring)
+            self._tend(ring)
 
     def _take_in(self, ring: RingRow | None, rings: int) -> RingRow | None:
         arrivals = () if self._invalidated(self.row.package) else self._arrivals()
@@ -52,20 +51,6 @@ class LateMover(Mover):
         ring.state, ring.soaking_since = RingState.DEPLOYING.value, 0.0
         touch(self.row, self.now)
         return ring
-
-    def _step(self, ring: RingRow) -> None:
-        plan, members = ring_plan(self.plan, ring), members_of(self.session, self.row.id, ring.idx)
-        match need_of(ring_now(ring), plan, map(member_of, members), self.plan.timers, self.now):
-            case Need.DEPLOY | Need.WATCH:
-                self._notify(ring, plan, members)
-                self._look(ring, plan, members)
-            case Need.SOAK:
-                ring.state, ring.soaking_since = RingState.SOAKING.value, self.now
-                touch(self.row, self.now)
-            case Need.JUDGE:
-                self._judge(ring, plan)
-            case _:
-                return  # all of them are offline: they have it waiting
 
     def _follow(self, ring: RingRow, judgement: Judgement) -> None:
         if judgement.verdict is not Verdict.FAIL:

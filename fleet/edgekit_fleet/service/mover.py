@@ -134,15 +134,22 @@ class Mover:
             self._after_last_ring(len(rings))
             return
         ring = rings[self.row.ring]
-        plan = ring_plan(self.plan, ring)
-        members = members_of(self.session, self.row.id, ring.idx)
-        need = need_of(ring_now(ring), plan, map(member_of, members), self.plan.timers, self.now)
-        match need:
+        match self._tend(ring):
             case Need.ASK:
                 ring.state = RingState.AWAITING_APPROVAL.value
                 self._pause("approval", f"ring {ring.name} waits for approval")
             case Need.OPEN:
-                self._open(ring, plan)
+                self._open(ring, ring_plan(self.plan, ring))
+            case Need.STALLED:
+                self._pause("stalled", f"ring {ring.name}: none of its devices is online")
+            case Need.NOTHING:
+                self._next_ring()
+
+    def _tend(self, ring: RingRow) -> Need:
+        """Do what a ring needs while it is open; returns the need, for what else the caller does then."""
+        plan, members = ring_plan(self.plan, ring), members_of(self.session, self.row.id, ring.idx)
+        need = need_of(ring_now(ring), plan, map(member_of, members), self.plan.timers, self.now)
+        match need:
             case Need.DEPLOY | Need.WATCH:
                 self._notify(ring, plan, members)
                 self._look(ring, plan, members)
@@ -151,10 +158,7 @@ class Mover:
                 touch(self.row, self.now)
             case Need.JUDGE:
                 self._judge(ring, plan)
-            case Need.STALLED:
-                self._pause("stalled", f"ring {ring.name}: none of its devices is online")
-            case _:
-                self._next_ring()
+        return need
 
     def _pause(self, why: str, reason: str) -> None:
         change_state(self.session, self.row, RolloutState.PAUSED, reason=reason, now=self.now)
