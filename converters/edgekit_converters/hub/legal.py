@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import onnx_ir as ir
 
-from edgekit_converters.hub.build import OPSET, Names, names_of
+from edgekit_converters.hub.build import Names, names_of
 from edgekit_converters.hub.decompose import DECOMPOSITIONS
 from edgekit_converters.hub.functions import expand
 from edgekit_converters.hub.nodes import refuse
@@ -74,7 +74,7 @@ def _rewrite(graph: ir.Graph, node: ir.Node, names: Names) -> list[ir.Node] | No
             replace(graph, node, build, values)
             return build.nodes
     build = builder_for(node, names)
-    values = expand(node, build, OPSET) if not node.domain else None
+    values = None if node.domain else applied(expand, node, build)
     if values is None:
         return None
     replace(graph, node, build, values)

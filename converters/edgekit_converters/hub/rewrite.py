@@ -14,7 +14,15 @@ from edgekit_converters.hub.build import Builder, Names, Rule
 from edgekit_converters.hub.nodes import label
 
 # What a rule runs into when sizes or attributes of a damaged model make no sense together.
-_SENSELESS = (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError)
+_SENSELESS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    TypeError,
+    ValueError,
+)
 
 
 def applied(rule: Rule, node: ir.Node, build: Builder) -> Sequence[ir.Value | None] | None:
@@ -35,7 +43,15 @@ def applied(rule: Rule, node: ir.Node, build: Builder) -> Sequence[ir.Value | No
 
 
 def replace(graph: ir.Graph, node: ir.Node, built: Builder, values: Sequence[ir.Value | None]) -> None:
-    """Put `built` before `node`, let `values` take over its outputs, and remove it."""
+    """Put `built` before `node`, let `values` take over its outputs, and remove it.
+
+    Raises:
+        SourceError: an output that is read has no counterpart.
+    """
+    for index, out in enumerate(node.outputs):
+        missing = index >= len(values) or values[index] is None
+        if missing and (out.uses() or out.is_graph_output()):
+            raise SourceError(f"{label(node)}: output {index} is not supported", code="unsupported_attribute")
     for value in built.constants:
         graph.register_initializer(value)
     graph.insert_before(node, built.nodes)

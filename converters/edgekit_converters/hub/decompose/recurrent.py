@@ -146,7 +146,11 @@ def _cell(node: ir.Node, b: Builder, index: int, hidden: int, names: list[tuple[
         input_bias=biases[0],
         recurrent_bias=biases[1],
         peepholes=None if peepholes is None or node.op_type != "LSTM" else own(peepholes),
-        functions=[clipped(_function(b, *name)) for name in names],
+        # The memory goes into the last function of an LSTM as it is; onnxruntime clips only the gates.
+        functions=[
+            _function(b, *name) if index == 2 else clipped(_function(b, *name))
+            for index, name in enumerate(names)
+        ],
         before_reset=attr_int(node, "linear_before_reset") == 1,
         coupled=attr_int(node, "input_forget") == 1,
     )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import onnx
 import onnx_ir as ir
 from onnx_ir.passes import PassResult
 
+from edgekit_converters.hub.build import OPSET
 from edgekit_converters.hub.passes.base import Pass
 from edgekit_converters.hub.passes.conditions import (
     IN_ORDER,
@@ -43,8 +45,10 @@ class NameInOrder(Pass):
 
 def _name_outputs(node: ir.Node) -> None:
     """Optional outputs nobody reads lose their names; trailing ones are dropped."""
-    size = max(i for i, out in enumerate(node.outputs) if out.uses() or out.is_graph_output()) + 1
-    node.resize_outputs(size)
-    for out in node.outputs:
+    known = onnx.defs.has(node.op_type, OPSET, node.domain)
+    least = onnx.defs.get_schema(node.op_type, OPSET, node.domain).min_output if known else len(node.outputs)
+    last = max(index for index, out in enumerate(node.outputs) if out.uses() or out.is_graph_output())
+    node.resize_outputs(max(last + 1, min(least, len(node.outputs))))
+    for out in node.outputs[least:]:
         if not out.uses() and not out.is_graph_output():
             out.name = ""

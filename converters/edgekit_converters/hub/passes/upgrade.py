@@ -69,7 +69,7 @@ def upgraded(node: ir.Node, build: Builder, source: int) -> list[ir.Value | None
             return list(values)
     if onnx.defs.has(node.op_type, OPSET) and not onnx.defs.get_schema(node.op_type, OPSET).deprecated:
         return None
-    values = expand(node, build, source)
+    values = applied(lambda item, made: expand(item, made, source), node, build)
     if values is None:
         refuse(node, f"opset {OPSET} cannot say this", code="unsupported_op")
     return list(values)
