@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from edgekit.errors import SourceError, StorageError, UnavailableError
+from edgekit_converters.engine import cache as cache_module
 from edgekit_converters.engine import pool as pool_module
 from edgekit_converters.engine.cache import Cache
 from edgekit_converters.engine.pool import Limits, Pool
@@ -117,6 +118,30 @@ def test_a_stage_runs_once(tmp_path: Path) -> None:
     assert (len(runs), first.cached, second.cached) == (2, False, True)
     assert (second.folder / "a").read_text() == "x"
     assert second.value == {"n": 1}
+
+
+def test_a_full_cache_drops_what_nobody_used_for_longest(tmp_path: Path) -> None:
+    cache = Cache(tmp_path)
+
+    def write(folder: Path) -> str:
+        (folder / "big").write_bytes(b"x" * 1000)
+        return "done"
+
+    for index in range(4):
+        place = cache.stage("s", {"n": index}, write).folder.parent / "stage.json"
+        os.utime(place, (index, index))
+    assert cache.stage("s", {"n": 0}, write).cached  # used again: now the youngest
+    assert cache.prune(2500) >= 2000
+    assert [cache.stage("s", {"n": index}, write).cached for index in (0, 3)] == [True, True]
+    assert not cache.stage("s", {"n": 1}, write).cached
+    assert Cache(tmp_path / "nowhere").prune(0) == 0
+
+
+def test_what_other_code_wrote_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not Cache(tmp_path).stage("s", {}, lambda _: 1).cached
+    assert Cache(tmp_path).stage("s", {}, lambda _: 2).cached
+    monkeypatch.setattr(cache_module, "code_digest", lambda: "sha256:other")
+    assert Cache(tmp_path).stage("s", {}, lambda _: 3).value == 3
 
 
 def test_a_stage_that_fails_leaves_nothing(tmp_path: Path) -> None:

@@ -65,7 +65,9 @@ def convert(request: Request, progress: Progress | None = None, pool: Pool | Non
                 )
                 prepared = prepare(context, contract)
                 outcomes = _outcomes(context, prepared, plan)
-            return write_package(context, prepared, plan, outcomes, seconds=time.monotonic() - started)
+            result = write_package(context, prepared, plan, outcomes, seconds=time.monotonic() - started)
+            context.cache.prune()
+            return result
     except OSError as error:
         raise storage_error(
             error, str(request.out), "conversion stopped", "look at the named file"
