@@ -21,7 +21,7 @@ from edgekit_converters.npz import load_arrays
 from edgekit_converters.onnx_session import OnnxSession
 from edgekit_converters.targets import load_target
 from edgekit_converters.values import Built
-from tests.converters.conftest import HOST_PROFILES, REPOSITORY, edgekit, profile_options
+from tests.converters.conftest import HOST_PROFILES, PRECISIONS, REPOSITORY, edgekit, profile_options
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
@@ -187,7 +187,7 @@ def test_the_digits_as_onnx_reach_tflite_int8_as_well(
     request = Request(
         source=package / "variants" / "x86-64-onnx-onnx-fp32" / "model.onnx",
         profiles=("x86-64-litert", "iphone-15"),
-        precisions=("all",),
+        precisions=PRECISIONS,
         contract=digits / "model.toml",
         out=tmp_path / "out",
         cache=cache,

@@ -1,7 +1,8 @@
 """LSTM with constant weights as MIL's own; every other recurrence is unrolled by the hub.
 
-MIL's `gru` adds the hidden bias outside the reset gate, where ONNX has it inside, and its `rnn` takes a
-few activations only: neither is used. Specification: onnx/docs/Operators.md#LSTM, MIL's `lstm`.
+A backward one runs forwards on turned steps: in which order MIL's gives its steps is not said. MIL's `gru`
+adds the hidden bias outside the reset gate, where ONNX has it inside, and its `rnn` takes a few activations
+only: neither is used. Specification: onnx/docs/Operators.md#LSTM, MIL's `lstm`.
 """
 
 from __future__ import annotations
@@ -63,15 +64,17 @@ def _lstm(node: Node) -> list[Var]:
     if directions == 2:
         weights |= {f"{name}_back": value for name, value in _weights(node, 1).items()}
     clip = {"clip": np.float32(node.real("clip"))} if nodes.has_attr(node.raw, "clip") else {}
+    turned = direction == "reverse"
     sequence, h, c = mb.lstm(
-        x=x,
+        x=mb.reverse(x=x, axes=[0]) if turned else x,
         initial_h=_state(node, 5, batch, directions * hidden),
         initial_c=_state(node, 6, batch, directions * hidden),
-        direction=direction,
+        direction="forward" if turned else direction,
         output_sequence=True,
         **weights,
         **clip,
     )
+    sequence = mb.reverse(x=sequence, axes=[0]) if turned else sequence
     return [
         _sequence(sequence, batch, directions, hidden),
         *(_final(v, batch, directions, hidden) for v in (h, c)),
