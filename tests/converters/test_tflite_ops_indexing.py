@@ -86,6 +86,25 @@ def test_scatter_nd_of_rows_and_elements(reduction: str, depth: int) -> None:
     agrees(text, {"x": floats(4, 5), "i": indices, "u": floats(*shape, seed=1)})
 
 
+@pytest.mark.parametrize("reduction", ["none", "add"])
+def test_scatter_and_gather_over_free_sizes(reduction: str) -> None:
+    ports = "float[N,M,2] x, int64[2,1] i, float[2,M,2] u, int64[K,M,1] e, int64[2,M,2] c"
+    graph = f"g ({ports}) => (float[] y, float[] z, float[] w)"
+    body = f'{{ y = ScatterND<reduction="{reduction}">(x, i, u) z = GatherElements<axis=2>(x, e)'
+    numbers = "<int64 o = {1}>"
+    feeds = []
+    for rows, columns in ((3, 4), (5, 1), (2, 6)):
+        places = np.stack([np.random.default_rng(0).permutation(columns)] * 2)[..., None].repeat(2, axis=2)
+        feed = {
+            "x": floats(rows, columns, 2),
+            "i": ints(rows - 1, -rows)[:, None],
+            "u": floats(2, columns, 2),
+        }
+        feeds.append({**feed, "e": whole(rows, columns, 1, low=-2, high=2), "c": places})
+    tail = f' f = Mul(c, o) w = ScatterElements<axis=1,reduction="{reduction}">(u, f, u) }}'
+    agrees(f"{graph} {numbers} {body}{tail}", *feeds)
+
+
 @pytest.mark.parametrize("kind", ["int64", "double", "bool", "uint8"])
 def test_scatter_of_other_types(kind: str) -> None:
     dtype = {"double": "float64"}.get(kind, kind)

@@ -19,7 +19,7 @@ from edgekit_converters.targets.tflite.lower.context import Context
 from edgekit_converters.targets.tflite.lower.numbers import NUMBERS, D, as_bits, from_bits, widened
 from edgekit_converters.targets.tflite.lower.parts import given
 from edgekit_converters.targets.tflite.lower.registry import Quantized, lowers
-from edgekit_converters.targets.tflite.lower.tensors import Spec, Tensor, known
+from edgekit_converters.targets.tflite.lower.tensors import Shape, Spec, Tensor, known
 
 _SEGMENTED = frozenset({D.FLOAT, D.INT32})
 _SEGMENTS = {
@@ -48,7 +48,7 @@ def gather_elements(ctx: Context, node: ir.Node) -> None:
     indices = _indices(ctx, value, tensor, axis)
     bits = as_bits(ctx, tensor)
     flat = ctx.reshape(bits, (_count(tensor),))
-    places = _flat_places(ctx, node, tensor, indices, axis)
+    places = _flat_places(ctx, tensor, indices, axis)
     ctx.set(node.outputs[0], from_bits(ctx, parts.gather(ctx, flat, places, 0), tensor.dtype))
 
 
@@ -81,10 +81,11 @@ def scatter_elements(ctx: Context, node: ir.Node) -> None:
     tensor = ctx.tensor(given(node, 0))
     axis = axis_of(node, tensor.rank)
     indices = _indices(ctx, given(node, 1), tensor, axis)
-    places = _flat_places(ctx, node, tensor, indices, axis)
+    places = _flat_places(ctx, tensor, indices, axis)
     updates = ctx.tensor(given(node, 2))
     flat = [ctx.reshape(item, (_count(item),)) for item in (tensor, places, updates)]
-    ctx.set(node.outputs[0], ctx.reshape(_scattered(ctx, node, *flat), tensor.shape))
+    made = _scattered(ctx, node, *flat)
+    ctx.set(node.outputs[0], parts.reshaped(ctx, made, parts.sizes(ctx, tensor), tensor.shape))
 
 
 @lowers("ScatterND")
@@ -92,17 +93,22 @@ def scatter_nd(ctx: Context, node: ir.Node) -> None:
     """The tensor with rows replaced or reduced by their places along the first axes."""
     tensor, updates = ctx.tensor(given(node, 0)), ctx.tensor(given(node, 2))
     indices = _tuples(ctx, ctx.tensor(given(node, 1)), tensor, 0)
-    shape, depth = known(tensor.shape), indices.shape[-1]
-    if shape is None or depth is None:
-        raise parts.refuse(node, "sizes are known only when the model runs", "dynamic_shape")
-    strides = [math.prod(shape[axis + 1 : depth]) for axis in range(depth)]
-    weighted = parts.times(ctx, indices, ctx.ints(strides)) if depth else indices
-    places = parts.reduced(ctx, "SUM", weighted, [indices.rank - 1], keep=False)
-    rows, row = math.prod(shape[:depth]), math.prod(shape[depth:])
-    count = known(indices.shape[:-1])
-    many = None if count is None else math.prod(count)
-    flat = ctx.reshape(tensor, (rows, row)), ctx.reshape(places, (many,)), ctx.reshape(updates, (many, row))
-    ctx.set(node.outputs[0], ctx.reshape(_scattered(ctx, node, *flat), shape))
+    depth = indices.shape[-1]
+    if depth is None:
+        raise parts.refuse(
+            node, "the length of the indices is known only when the model runs", "dynamic_shape"
+        )
+    if depth:
+        strides = parts.joined(ctx, [_stride(ctx, tensor, axis + 1, depth) for axis in range(depth)])
+        indices = parts.times(ctx, indices, strides)
+    places = parts.reduced(ctx, "SUM", indices, [indices.rank - 1], keep=False)
+    row, width = _stride(ctx, tensor, depth, tensor.rank), _product(tensor.shape[depth:])
+    flat = [
+        _as_rows(ctx, item, (_product(item.shape[:lead]), width), row)
+        for item, lead in ((tensor, depth), (updates, indices.rank - 1))
+    ]
+    made = _scattered(ctx, node, flat[0], ctx.reshape(places, (_count(places),)), flat[1])
+    ctx.set(node.outputs[0], parts.reshaped(ctx, made, parts.sizes(ctx, tensor), tensor.shape))
 
 
 @lowers("OneHot")
@@ -156,8 +162,19 @@ def _places(ctx: Context, tensor: Tensor) -> Tensor:
 
 
 def _count(tensor: Tensor) -> int | None:
-    sizes = known(tensor.shape)
+    return _product(tensor.shape)
+
+
+def _product(shape: Shape) -> int | None:
+    sizes = known(shape)
     return None if sizes is None else math.prod(sizes)
+
+
+def _as_rows(ctx: Context, tensor: Tensor, shape: Shape, row: Tensor) -> Tensor:
+    """Two axes: rows, and what one row holds (`row` of them)."""
+    if shape != (None, None):
+        return ctx.reshape(tensor, shape)
+    return parts.reshaped(ctx, tensor, parts.joined(ctx, [ctx.ints([-1]), row]), shape)
 
 
 def _indices(ctx: Context, value: ir.Value, tensor: Tensor, axis: int) -> Tensor:
@@ -182,20 +199,23 @@ def _tuples(ctx: Context, indices: Tensor, tensor: Tensor, skip: int) -> Tensor:
     return parts.counted_from_front(ctx, places, counts)
 
 
-def _flat_places(ctx: Context, node: ir.Node, tensor: Tensor, indices: Tensor, axis: int) -> Tensor:
-    """For each index the place of its element in the flattened `tensor`.
+def _stride(ctx: Context, tensor: Tensor, start: int, end: int) -> Tensor:
+    """The product of the sizes from axis `start` to before `end`, as a vector of one."""
+    sizes = known(tensor.shape[start:end])
+    if sizes is not None:
+        return ctx.ints([math.prod(sizes)])
+    return parts.reduced(
+        ctx, "REDUCE_PROD", parts.part(ctx, parts.sizes(ctx, tensor), start, end - start), [0]
+    )
 
-    Raises:
-        Refusal: the tensor's sizes are known only when the model runs.
-    """
-    shape = known(tensor.shape)
-    if shape is None:
-        raise parts.refuse(node, "sizes are known only when the model runs", "dynamic_shape")
-    total = parts.times(ctx, indices, math.prod(shape[axis + 1 :]))
+
+def _flat_places(ctx: Context, tensor: Tensor, indices: Tensor, axis: int) -> Tensor:
+    """For each index the place of its element in the flattened `tensor`."""
+    total = parts.times(ctx, indices, _stride(ctx, tensor, axis + 1, tensor.rank))
     for other in range(tensor.rank):
         if other != axis and indices.shape[other] != 1:
-            own = parts.times(ctx, parts.iota(ctx, indices, other), math.prod(shape[other + 1 :]))
-            total = parts.plus(ctx, total, own)
+            stride = _stride(ctx, tensor, other + 1, tensor.rank)
+            total = parts.plus(ctx, total, parts.times(ctx, parts.iota(ctx, indices, other), stride))
     return total
 
 
@@ -204,7 +224,7 @@ def _scattered(ctx: Context, node: ir.Node, tensor: Tensor, places: Tensor, upda
     reduction = attr_str(node, "reduction", "none")
     if places.shape[0] == 0:
         return tensor
-    rows = ctx.ints(tensor.shape[0] or 0)
+    rows = parts.scalar(ctx, parts.size(ctx, tensor, 0))
     # The last update of each row; of rows that have none the smallest integer.
     order = parts.iota(ctx, places, 0)
     last = ctx.emit("UNSORTED_SEGMENT_MAX", [order, places, rows], Spec(tensor.shape[:1], D.INT32))
