@@ -94,6 +94,9 @@ def _basics(node: ir.Node, kernel: tuple[int, ...]) -> tuple[tuple[int, ...], tu
     dilations = attr_ints(node, "dilations") or (1,) * len(kernel)
     for name, value in (("kernel_shape", kernel), ("strides", strides), ("dilations", dilations)):
         _write(node, name, value)
+    if node.op_type == "AveragePool" and set(dilations) == {1}:
+        # onnxruntime 1.31 copies the attribute to its integer kernel, which does not know it.
+        node.attributes.pop("dilations")
     return strides, dilations
 
 

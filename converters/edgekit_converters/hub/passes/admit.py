@@ -27,13 +27,15 @@ _OWN = frozenset({"", "ai.onnx.ml"})
 
 
 class Connect(Pass):
-    """Refuse what reads values that nothing computes, and cycles; put the nodes in order."""
+    """Refuse damaged weights, what reads values that nothing computes, and cycles; put the nodes in order."""
 
     requires = (NO_FUNCTIONS,)
     ensures = (IN_ORDER,)
 
     def call(self, model: ir.Model) -> PassResult:
         graph = model.graph
+        for value in graph.initializers.values():
+            _check_weight(value)
         for node in graph:
             _check_count(node)
             for value in node.inputs:
@@ -47,6 +49,16 @@ class Connect(Pass):
         except ValueError as error:
             raise _damaged("the graph has a cycle") from error
         return PassResult(model, False)
+
+
+def _check_weight(value: ir.Value) -> None:
+    """The bytes are those that type and shape speak of."""
+    if value.dtype == ir.DataType.STRING or value.const_value is None:
+        return
+    try:
+        value.const_value.numpy()
+    except (OSError, TypeError, ValueError) as error:
+        raise _damaged(f"weight {value.name!r}: {error}") from error
 
 
 def _check_count(node: ir.Node) -> None:
@@ -72,7 +84,7 @@ class Admit(Pass):
     ensures = (NO_CONTROL_FLOW,)
 
     def call(self, model: ir.Model) -> PassResult:
-        for port in (*model.graph.inputs, *model.graph.outputs):
+        for port in model.graph.inputs:
             _check_type(port, f"{port.name!r}")
             _check_size(port, f"{port.name!r}")
         for node in model.graph:
