@@ -34,8 +34,8 @@ class Connect(Pass):
 
     def call(self, model: ir.Model) -> PassResult:
         graph = model.graph
-        for value in graph.initializers.values():
-            _check_weight(value)
+        for weight in graph.initializers.values():
+            _check_weight(weight)
         for node in graph:
             _check_count(node)
             for value in node.inputs:
