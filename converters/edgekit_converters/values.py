@@ -56,7 +56,7 @@ class Signature:
             outputs=tuple(tensor(item) for item in value["outputs"]),
             framework=value["framework"],
             activation=value["activation"],
-            tolerance=value["tolerance"],
+            tolerance=value.get("tolerance", 1e-4),
         )
 
 

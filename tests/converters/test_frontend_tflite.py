@@ -32,6 +32,10 @@ from tests.converters.tflite_ops import lowered
 Array = NDArray[Any]
 RANDOM = np.random.default_rng(0)
 IMAGE = "float[1,3,8,6] x"
+NEAREST = (
+    'y = Resize <mode="nearest", nearest_mode="floor", coordinate_transformation_mode="asymmetric">'
+    " (x, , , sizes)"
+)
 
 
 def by_onnx(file: reader.File, feed: dict[str, Array]) -> dict[str, Array]:
@@ -70,8 +74,7 @@ def by_onnx(file: reader.File, feed: dict[str, Array]) -> dict[str, Array]:
         "y = DepthToSpace <blocksize=1> (x)",
         'y = Resize <mode="linear", coordinate_transformation_mode="half_pixel"> (x, , , sizes)',
         'y = Resize <mode="linear", coordinate_transformation_mode="align_corners"> (x, , , sizes)',
-        'y = Resize <mode="nearest", nearest_mode="floor", coordinate_transformation_mode="asymmetric">'
-        " (x, , , sizes)",
+        NEAREST,
         "y = MatMul (x, matrix)",
         "a = Flatten (x) y = MatMul (a, wide)",
     ],

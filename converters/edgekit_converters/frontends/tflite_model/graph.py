@@ -27,6 +27,7 @@ class Graph:
         self.file, self.where = file, where
         self.e = Emitter("tfl_", opset=OPSET)
         self._values: dict[tuple[int, bool], str] = {}
+        self._integers: dict[tuple[int, bool], str] = {}
         inputs = [file.tensors[i] for i in file.inputs.values()]
         self.free = all(item.free for item in inputs)
 
@@ -62,8 +63,7 @@ class Graph:
         elif 0 in stored.shape:  # nothing is stored of what has no elements
             self._values[key] = self.e.constant(np.zeros(stored.shape, stored.dtype))
         elif (index, not first) in self._values and len(stored.shape) == 4:
-            perm = list(_FIRST if first else _LAST)
-            self._values[key] = self.e.op("Transpose", self._values[index, not first], perm=perm)
+            self._values[key] = self._turned(index, first)
         else:
             raise SourceError(
                 f"tensor {stored.name!r} is used before it is computed",
@@ -71,6 +71,26 @@ class Graph:
                 code="corrupt_source",
             )
         return self._values[key]
+
+    def _turned(self, index: int, first: bool) -> str:
+        """A computed tensor in the other layout."""
+        perm = list(_FIRST if first else _LAST)
+        made = self.e.op("Transpose", self._values[index, not first], perm=perm)
+        return self.regridded(index, made, first)
+
+    def regridded(self, index: int, name: str, first: bool | None = None) -> str:
+        """What an op gave that only moves a tensor's elements: still on its grid, and said so.
+
+        Between a dequantization and the next op that computes there is always a quantization: that is
+        the form in which runtimes find integer kernels (onnxruntime 1.31 fails on others).
+        """
+        stored = self.tensor(index)
+        if stored.scale is None or len(stored.scale) > 1:
+            return name
+        integers = self.quantized(name, stored)
+        if first is not None:
+            self._integers[index, first] = integers
+        return self.dequantized(integers, stored, 0)
 
     def has_first(self, index: int) -> bool:
         """Whether the tensor is at hand channels first."""
@@ -105,20 +125,26 @@ class Graph:
     def put(self, index: int, name: str, *, first: bool = False) -> None:
         """Set a tensor: for a quantized one `name` is rounded to its grid."""
         stored = self.tensor(index)
+        key = (index, first and len(stored.shape) == 4)
         if stored.scale is not None and len(stored.scale) == 1:
-            name = self.dequantized(self.quantized(name, stored), stored, 0)
-        self._values[index, first and len(stored.shape) == 4] = name
+            self._integers[key] = self.quantized(name, stored)
+            name = self.dequantized(self._integers[key], stored, 0)
+        self._values[key] = name
 
     def feed(self, index: int, name: str) -> None:
         """Set an input: for a quantized one `name` holds its integers."""
         stored = self.tensor(index)
-        real = name if stored.scale is None else self.dequantized(name, stored, 0)
-        self._values[index, False] = real
+        if stored.scale is not None:
+            self._integers[index, False] = name
+            name = self.dequantized(name, stored, 0)
+        self._values[index, False] = name
 
     def ints(self, index: int) -> str:
         """A tensor as the file holds it: integers if it is quantized."""
         stored, name = self.tensor(index), self.value(index)
-        return name if stored.scale is None else self.quantized(name, stored)
+        if stored.scale is None:
+            return name
+        return self._integers.get((index, False)) or self.quantized(name, stored)
 
     def activated(self, op: Op, name: str) -> str:
         """`name` after the op's fused activation."""

@@ -153,7 +153,7 @@ def fully_connected(g: Graph, op: Op) -> None:
     else:
         matrix = g.e.op("Transpose", g.value(op.inputs[1]), perm=[1, 0])
     if len(shape) != 2 or shape[1] != depth:
-        x = g.e.reshape(x, [-1, depth])
+        x = g.regridded(op.inputs[0], g.e.reshape(x, [-1, depth]))
     made = g.e.op("MatMul", x, matrix)
     if g.given(op, 2):
         made = g.e.op("Add", made, g.value(op.inputs[2]))
