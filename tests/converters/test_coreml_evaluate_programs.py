@@ -259,7 +259,11 @@ def test_padding_that_the_runtime_rejects_is_found(tmp_path: Path) -> None:
     def build(mb: Any, x: Any) -> Any:
         return mb.pad(x=x, pad=[1, 1, 0, 0, 1, 1], mode="reflect", name="y")
 
-    assert _codes(package(tmp_path, {"x": (1, 4, 4, 4)}, build)) == ["pad_axes"]
+    path = package(tmp_path, {"x": (1, 4, 4, 4)}, build)
+    assert _codes(path) == ["pad_axes"]
+    with pytest.raises(Refusal, match="last two axes") as caught:
+        Evaluator(path)
+    assert _code(caught) == "runtime_rejects"
 
 
 def test_known_defects_of_the_runtime_are_found(tmp_path: Path) -> None:

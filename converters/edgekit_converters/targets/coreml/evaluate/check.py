@@ -70,10 +70,10 @@ def _ports(program: Program) -> Iterator[Violation]:
             yield Violation(code="port_rank", where=value.name, why="rank 0 at the boundary")
         if not _NAME.match(value.name):
             yield Violation(code="port_name", where=value.name, why="not a name that MIL allows")
-    made = {value.number for step in program.main.steps for value in step.outputs}
+    taken = {value.number for value in program.main.inputs}
     for value in outputs:
-        if value.number not in made:
-            yield Violation(code="port_unmade", where=value.name, why="an output that no op computes")
+        if value.number in taken:
+            yield Violation(code="port_both", where=value.name, why="an input that is an output too")
 
 
 def _value(step: Step, value: Value, program: Program) -> Iterator[Violation]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 
 from edgekit.errors import DataError
+from edgekit_converters.errors import Refusal
 from edgekit_converters.targets.coreml.evaluate.batching import with_free_batch
+from edgekit_converters.targets.coreml.evaluate.check import Violation, check
 from edgekit_converters.targets.coreml.evaluate.inputs import fed
 from edgekit_converters.targets.coreml.evaluate.kernels import Array
 from edgekit_converters.targets.coreml.evaluate.load import load
@@ -30,19 +32,23 @@ class Evaluator:
     digits. Nothing of it is called an execution: the result is *emulated*.
     """
 
-    def __init__(self, path: Path | str, precision: str = "float32") -> None:
+    def __init__(self, path: Path | str, precision: str = "float32", *, strict: bool = True) -> None:
         """Load the package at `path`.
 
         Args:
             path: the ``.mlpackage`` folder.
             precision: ``float32`` computes all floats in float32; ``float16`` rounds as the program says.
+            strict: refuse a package that breaks a rule of `check`.
 
         Raises:
-            Refusal: ``package_unreadable``, or ``no_evaluator_kernel`` with the op named.
+            Refusal: ``package_unreadable``, ``runtime_rejects`` with the rule that it breaks, or
+                ``no_evaluator_kernel`` with the op named.
         """
         if precision not in PRECISIONS:
             raise ValueError(f"precision is one of {', '.join(PRECISIONS)}, not {precision!r}")
         self.program = load(Path(path))
+        if strict:
+            _must_run(check(self.program))
         self.precision = precision
         self._runner = Runner(self.program, precision)
         free = with_free_batch(self.program)
@@ -123,6 +129,18 @@ class Evaluator:
     def _chunk(self) -> int:
         largest = max(prod(size or 1 for size in value.shape) for value in self.program.values.values())
         return max(2, min(64, _ELEMENTS // max(1, largest)))
+
+
+def _must_run(violations: Sequence[Violation]) -> None:
+    if not violations:
+        return
+    first, rest = violations[0], len(violations) - 1
+    more = f" (and {rest} more)" if rest else ""
+    raise Refusal(
+        f"Core ML would not run {first.where} as it should: {first.why}{more}",
+        remedy="use another target, or lower the model without it",
+        code="runtime_rejects",
+    )
 
 
 def _close(a: Array, b: Array, share: float) -> bool:
