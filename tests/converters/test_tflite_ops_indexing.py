@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgekit_converters.errors import Refusal
-from tests.converters.tflite_ops import agrees, floats, lowered, whole
+from tests.converters.tflite_ops import agrees, floats, whole
 
 FREE = ({"x": floats(2, 3, 4)}, {"x": floats(5, 3, 2, seed=1)}, {"x": floats(1, 3, 1, seed=2)})
 """Feeds for float[N,3,M]."""
@@ -163,11 +162,8 @@ def test_reductions_of_whole_numbers(op: str, kind: str) -> None:
     graph = f"g ({kind}[4,5] x) => ({kind}[] y) <int64[1] a = {{1}}> {{ y = {op}(x, a) }}"
     if (op, kind) == ("ReduceL1", "int64"):
         kind, graph = "int32", graph.replace("int64[4", "int32[4").replace("int64[] y", "int32[] y")
-    if op == "ReduceMean":
-        with pytest.raises(Refusal) as found:
-            lowered(graph)
-        assert found.value.code == "unsupported_type"
-        return
+    if (op, kind) == ("ReduceMean", "int64"):
+        return  # onnxruntime has no such kernel
     agrees(graph, {"x": whole(4, 5, dtype=kind)})
 
 

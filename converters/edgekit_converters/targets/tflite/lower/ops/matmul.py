@@ -1,7 +1,7 @@
 """MatMul of any ranks, and products of integers.
 
-Facts by trial (ai_edge_litert 2.3.0): BATCH_MATMUL takes FLOAT with broadcasting of the axes in front (any
-rank), not int32 or int64; an inner size of zero, and an outer one through XNNPACK, fail.
+Facts by trial (ai_edge_litert 2.3.0): BATCH_MATMUL takes FLOAT with broadcasting of the axes in front (up to
+6 axes), not int32 or int64; an inner size of zero, and an outer one through XNNPACK, fail.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from edgekit_converters.targets.tflite.lower.parts import given, optional
 from edgekit_converters.targets.tflite.lower.registry import Quantized, lowers
 from edgekit_converters.targets.tflite.lower.tensors import Spec, Tensor, known
 
+_MOST_AXES = 6
 _INTEGERS = frozenset({D.INT32, D.INT64, D.UINT64, D.DOUBLE})
 
 
@@ -31,6 +32,8 @@ def matmul(ctx: Context, node: ir.Node) -> None:
         return _quantized(ctx, node, left, right)
     first, second = ctx.tensor(left), ctx.tensor(right)
     if first.dtype in (D.FLOAT, D.FLOAT16):
+        if max(first.rank, second.rank) > _MOST_AXES:
+            raise parts.refuse(node, f"of more than {_MOST_AXES} axes", "unsupported_attribute")
         result = product(ctx, widened(ctx, first, FLOATS), widened(ctx, second, FLOATS))
     else:
         result = integer_product(ctx, widened(ctx, first, _INTEGERS), widened(ctx, second, _INTEGERS))

@@ -1,9 +1,9 @@
 """Reductions and what runs along an axis: Reduce*, ArgMax, ArgMin, Hardmax, CumSum.
 
 Facts by trial (ai_edge_litert 2.3.0): SUM, REDUCE_PROD, _MAX, _MIN take FLOAT, INT32, INT64, MEAN is used
-with FLOAT only; bool has REDUCE_ANY and _ALL; ranks above 7 fail in SUM; no axes change nothing; an empty
-set gives 0, 1, -inf, inf. ARG_MAX takes FLOAT, INT32, INT8, UINT8 and gives the first of equals. CUMSUM
-takes FLOAT, INT32, INT64.
+with FLOAT only; bool has REDUCE_ANY and _ALL; XNNPACK fails on more than 6 axes; no axes change nothing; an
+empty set gives 0, 1, -inf, inf. ARG_MAX takes FLOAT, INT32, INT8, UINT8 and gives the first of equals.
+CUMSUM takes FLOAT, INT32, INT64.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from edgekit_converters.targets.tflite.lower.integers import halved
 from edgekit_converters.targets.tflite.lower.numbers import FLOATS, NUMBERS, D, widened
 from edgekit_converters.targets.tflite.lower.parts import given, like, optional
 from edgekit_converters.targets.tflite.lower.registry import Quantized, lowers
-from edgekit_converters.targets.tflite.lower.tensors import Spec, Tensor
+from edgekit_converters.targets.tflite.lower.tensors import Spec, Tensor, known
 
 _PLAIN = {
     "ReduceSum": "SUM",
@@ -30,6 +30,7 @@ _PLAIN = {
 }
 _BOOL = {"ReduceMax": "REDUCE_ANY", "ReduceMin": "REDUCE_ALL"}
 _EXTREMES = NUMBERS | {D.INT8, D.UINT8}
+_MOST_AXES = 6
 _COMPARED = frozenset({D.FLOAT, D.INT32})
 Reduce = Callable[[str, Tensor], Tensor]
 """Apply a kernel over the node's axes."""
@@ -151,11 +152,17 @@ def _reduce(
 
 
 def _flat_reduced(ctx: Context, op: str, x: Tensor, axes: Sequence[int], keep: bool) -> Tensor:
-    """A tensor of more axes than kernels take is reduced as one of two, when all its axes go."""
-    if x.rank > 7 and len(axes) == x.rank and None not in x.shape:
-        total = parts.reduced(ctx, op, ctx.reshape(x, (math.prod(size or 0 for size in x.shape),)), [0])
-        return ctx.reshape(total, (1,) * x.rank if keep else ())
-    return parts.reduced(ctx, op, x, axes, keep=keep)
+    """A tensor of more axes than kernels take is reduced as one of two."""
+    sizes = known(x.shape)
+    if x.rank <= _MOST_AXES or sizes is None or 0 in sizes:
+        return parts.reduced(ctx, op, x, axes, keep=keep)
+    kept = [axis for axis in range(x.rank) if axis not in axes]
+    rows = math.prod(sizes[axis] for axis in kept)
+    flat = ctx.reshape(ctx.transpose(x, (*kept, *axes)), (rows, math.prod(sizes) // rows))
+    made = parts.reduced(ctx, op, flat, [1], keep=False)
+    return ctx.reshape(
+        made, [1 if axis in axes else size for axis, size in enumerate(sizes) if keep or axis in kept]
+    )
 
 
 def _endless(ctx: Context, op: str, x: Tensor, made: Tensor) -> Tensor:

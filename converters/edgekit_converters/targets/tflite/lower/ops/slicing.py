@@ -22,7 +22,7 @@ from edgekit_converters.targets.tflite.lower.registry import Quantized, lowers
 from edgekit_converters.targets.tflite.lower.tensors import Perm, Shape, Tensor, known
 
 _FAR = parts.FAR
-_PADV2_RANK = 5
+_PAD_RANK, _PADV2_RANK = 6, 5
 _FOLDED = ("reflect", "edge", "wrap")
 
 
@@ -229,6 +229,8 @@ def _pad(ctx: Context, node: ir.Node, tensor: Tensor, widths: Tensor, shape: Seq
             return ctx.emit("PAD", [tensor, widths], tensor.spec(shape))
         filler = parts.on_grid(ctx, tensor, float(number.reshape(-1)[0]))
         return ctx.emit("PADV2", [tensor, widths, filler], tensor.spec(shape))
+    if tensor.rank > _PAD_RANK:
+        raise parts.refuse(node, f"a value around more than {_PAD_RANK} axes", "unsupported_attribute")
     bits = as_bits(ctx, tensor)
     if value is None or (number is not None and not number.any()):
         made = ctx.emit("PAD", [bits, widths], bits.spec(shape))
