@@ -163,7 +163,7 @@ def prelu(ctx: Context, node: ir.Node) -> None:
     return ctx.set(node.outputs[0], ctx.cast(result, x.dtype), perm)
 
 
-@lowers("Clip", quantized=Quantized.SAME)
+@lowers("Clip", quantized=Quantized.SAME, dtypes=("INT8", "INT16"))
 def clip(ctx: Context, node: ir.Node) -> None:
     """min(max(x, low), high)."""
     tensor, perm = ctx.any_layout(given(node, 0))

@@ -81,13 +81,13 @@ def pow_(ctx: Context, node: ir.Node) -> None:
     _finish(ctx, node, result, perm, base.dtype)
 
 
-@lowers("Max", quantized=Quantized.SAME)
+@lowers("Max", quantized=Quantized.SAME, dtypes=("INT8", "INT16"))
 def max_(ctx: Context, node: ir.Node) -> None:
     """Largest of any number of tensors."""
     _fold(ctx, node, "MAXIMUM")
 
 
-@lowers("Min", quantized=Quantized.SAME)
+@lowers("Min", quantized=Quantized.SAME, dtypes=("INT8", "INT16"))
 def min_(ctx: Context, node: ir.Node) -> None:
     """Smallest of any number of tensors."""
     _fold(ctx, node, "MINIMUM")

@@ -58,7 +58,7 @@ def _three(shape: Shape, axis: int) -> tuple[int, int, int]:
     return before, sizes[axis], after
 
 
-@lowers("Split", quantized=Quantized.SAME)
+@lowers("Split", quantized=Quantized.SAME, dtypes=("INT8", "INT16"))
 def split(ctx: Context, node: ir.Node) -> None:
     """Equal parts, given sizes, or ``num_outputs`` of which the last may be smaller."""
     value, sizes = given(node, 0), optional(node, 1)
@@ -109,7 +109,7 @@ def _with(shape: Shape, axis: int, size: int | None) -> Shape:
     return (*shape[:axis], size, *shape[axis + 1 :])
 
 
-@lowers("Tile", quantized=Quantized.SAME)
+@lowers("Tile", quantized=Quantized.SAME, dtypes=("INT8", "INT16"))
 def tile(ctx: Context, node: ir.Node) -> None:
     """Repeated along each axis."""
     tensor, counts = ctx.tensor(given(node, 0)), given(node, 1)

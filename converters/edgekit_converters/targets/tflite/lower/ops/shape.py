@@ -118,7 +118,7 @@ def unsqueeze(ctx: Context, node: ir.Node) -> None:
     return ctx.set(node.outputs[0], ctx.reshape(tensor, shape))
 
 
-@lowers("Expand", quantized=Quantized.SAME)
+@lowers("Expand", quantized=Quantized.SAME, dtypes=("INT8", "INT16"))
 def expand(ctx: Context, node: ir.Node) -> None:
     """Broadcast to the common shape of the tensor and of what is asked."""
     tensor, target = ctx.tensor(given(node, 0)), given(node, 1)

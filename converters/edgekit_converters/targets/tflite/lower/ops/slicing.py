@@ -26,7 +26,7 @@ _PAD_RANK, _PADV2_RANK = 6, 5
 _FOLDED = ("reflect", "edge", "wrap")
 
 
-@lowers("Slice", quantized=Quantized.SAME)
+@lowers("Slice", quantized=Quantized.SAME, dtypes=("INT8", "INT16"))
 def slice_(ctx: Context, node: ir.Node) -> None:
     """Every `step`-th element from `start` to `end` along some axes."""
     value = given(node, 0)
@@ -132,7 +132,7 @@ def _computed_spreader(ctx: Context, axes: ir.Value, rank: int) -> Callable[[Ten
     return place
 
 
-@lowers("Pad", quantized=Quantized.SAME, dtypes=("INT8",))
+@lowers("Pad", quantized=Quantized.SAME, dtypes=("INT8", "INT16"))
 def pad(ctx: Context, node: ir.Node) -> None:
     """A constant, the mirrored, the last or the repeated elements around; negative pads cut."""
     mode = attr_str(node, "mode", "constant")
