@@ -17,7 +17,9 @@ from typing import Any
 import coremltools as ct
 import numpy as np
 from coremltools.converters.mil.backend.mil.load import load as to_proto
-from coremltools.converters.mil.mil.passes.pass_pipeline import PassPipeline, PassPipelineManager
+from coremltools.converters.mil.mil.passes.graph_pass import PassOption
+from coremltools.converters.mil.mil.passes.pass_pipeline import PassPipeline
+from coremltools.converters.mil.mil.passes.pass_registry import PASS_REGISTRY
 from coremltools.models.model import _create_mlpackage
 
 from edgekit.digest import canonical_json, sha256_file, sha256_hex
@@ -39,14 +41,19 @@ LABEL = "classLabel"
 
 
 def optimise(program: Any, *, half: bool, quantized: bool) -> None:
-    """Run the passes on `program`, in place: `half` computes in float16, `quantized` keeps its pairs."""
+    """Run the passes on `program`, in place: `half` computes in float16, `quantized` keeps its pairs.
+
+    One after another without the pipeline's own checks in between: those take as long as the passes.
+    """
     unwanted = _UNSOUND | (set() if half else _HALF) | (_PAIR_BREAKERS if quantized else set())
-    for name in ("default", _BACKEND):
-        passes = PassPipeline._PIPELINE_NAME_TO_PASSES[name]
-        pipeline = PassPipeline([item for item in passes if item not in unwanted], name)
-        if half and "common::add_fp16_cast" in pipeline.passes:
-            pipeline.set_options("common::add_fp16_cast", {"op_selector": _fits_half})
-        PassPipelineManager.apply_pipeline(program, pipeline)
+    options = {"common::add_fp16_cast": [PassOption("op_selector", _fits_half)]}
+    for pipeline in ("default", _BACKEND):
+        for name in PassPipeline._PIPELINE_NAME_TO_PASSES[pipeline]:
+            if name not in unwanted:
+                runner = PASS_REGISTRY[name]
+                runner.set_options(options.get(name))
+                runner(program)
+    program.validate()
 
 
 def _fits_half(op: Any) -> bool:
