@@ -70,6 +70,16 @@ def tile(node: ir.Node, b: Builder) -> Result:
     return b("Tile", required(node, 0), [n // o for o, n in zip(old, new, strict=True)])
 
 
+@rule("CenterCropPad")
+def center_crop_pad(node: ir.Node, b: Builder) -> Result:
+    """The wanted sizes are those of the result."""
+    sizes = static_shape(node.outputs[0])
+    if sizes is None or not _fed(node, 1):
+        return None
+    axes = front(attr_ints(node, "axes") or tuple(range(len(sizes))), len(sizes))
+    return b.again(node, required(node, 0), [sizes[axis] for axis in axes])
+
+
 @rule("TopK")
 def top_k(node: ir.Node, b: Builder) -> Result:
     """k is the size along the axis."""

@@ -21,7 +21,7 @@ from edgekit_converters.hub.passes.conditions import IN_ORDER, NO_CONTROL_FLOW, 
 from edgekit_converters.hub.passes.sizes import LARGEST
 
 CONTROL = frozenset({"If", "Loop", "Scan", "SequenceMap"})
-_STRINGS = frozenset({"StringNormalizer", "StringConcat", "StringSplit", "RegexFullMatch", "TfIdfVectorizer"})
+_STRINGS = frozenset({"StringNormalizer", "StringConcat", "StringSplit", "RegexFullMatch"})
 _WEIGHTED = frozenset({"BatchNormalization", "Conv", "ConvTranspose", "GRU", "Gemm", "LSTM", "MatMul", "RNN"})
 _OWN = frozenset({"", "ai.onnx.ml"})
 
