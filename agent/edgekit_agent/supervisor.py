@@ -8,11 +8,11 @@ started again. No numpy here: it comes with the first model.
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 import os
 import random
 import signal
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -42,7 +42,7 @@ from edgekit_agent.trust import Trust, TrustChild
 
 _LOG = logging.getLogger("edgekit.agent")
 _MEGA = 1 << 20
-_HEALTHY_SECONDS = 10
+_HEALTHY_SECONDS = 10.0
 _RESTART_SECONDS = 1.0
 _GRACE, _WEDGED_GRACE = 5.0, 0.5
 
@@ -320,9 +320,11 @@ class Supervisor:
 
     async def _health_loop(self) -> None:
         """See that inferences return and the link's thread lives; note a start that was no crash."""
-        for seconds in itertools.count(1):
+        began, noted = time.monotonic(), False
+        while True:
             await asyncio.sleep(_RESTART_SECONDS)
-            if seconds == _HEALTHY_SECONDS:
+            if not noted and time.monotonic() - began >= _HEALTHY_SECONDS:
+                noted = True
                 await asyncio.to_thread(self._lived)
             self._look_for_hangs()
             if not self._link.alive:
