@@ -140,16 +140,14 @@ def test_expand_of_a_scalar() -> None:
     agrees(graph, {"x": np.array(2, np.float32), "s": ints(2, 3)})
 
 
-@pytest.mark.parametrize(("start", "end"), [(0, 3), (1, 3), (-2, -1), (2, 1), (-9, 9)])
+@pytest.mark.parametrize(("start", "end"), [(0, 3), (1, 3), (-2, -1), (-9, 9)])
 def test_parts_of_a_shape(start: int, end: int) -> None:
     graph = f"g ({IN}) => (int64[] y, int64 z) {{ s = Shape<start={start},end={end}>(x) z = Size(x)"
-    if start == 2:
-        graph = (
-            f"g (float[2,3,4] x) => (int64[] y, int64 z) {{ s = Shape<start={start},end={end}>(x) z = Size(x)"
-        )
-        agrees(f"{graph} y = Identity(s) }}", FREE[0])
-        return
     agrees(f"{graph} y = Identity(s) }}", *FREE)
+
+
+def test_no_part_of_a_shape() -> None:
+    agrees("g (float[2,3,4] x) => (int64[] y) { y = Shape<start=2,end=1>(x) }", FREE[0])
 
 
 @pytest.mark.parametrize("kind", ["float", "double", "uint16", "uint64", "bool", "float16"])
@@ -192,13 +190,11 @@ def test_tile_by_constant_and_computed_counts() -> None:
 
 
 @pytest.mark.parametrize("mode", ["DCR", "CRD"])
-@pytest.mark.parametrize("kind", ["float", "int64", "double"])
+@pytest.mark.parametrize("kind", ["float", "double"])
 def test_depth_and_space(mode: str, kind: str) -> None:
     dtype = {"float": "float32", "double": "float64"}.get(kind, kind)
     graph = f"g ({kind}[2,8,3,5] x) => ({kind}[] y, {kind}[] z)"
     body = f'{{ y = DepthToSpace<blocksize=2,mode="{mode}">(x) z = SpaceToDepth<blocksize=2>(y) }}'
-    if kind == "int64":
-        return  # onnxruntime has no such kernel
     agrees(f"{graph} {body}", {"x": whole(2, 8, 3, 5, dtype=dtype)})
 
 

@@ -1,0 +1,85 @@
+"""Axis orders of reshaped tensors, and what happens to nodes that no kernel does."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from edgekit_converters import hub
+from edgekit_converters.errors import Refusal
+from edgekit_converters.targets.tflite.lower import lower, regroup
+from edgekit_converters.targets.tflite.lower.tensors import Shape
+from tests.converters.tflite_ops import agrees, floats, lowered, parsed
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ((2, 12, 5), (2, 3, 4, 5)),
+        ((2, 3, 4, 5), (6, 20)),
+        ((1, 4, 1, 6), (4, 6)),
+        ((4, 6), (1, 4, 1, 6, 1)),
+        ((2, 3, 4), (3, 2, 4)),
+        ((6,), (2, 3)),
+        ((1, 1), (1,)),
+    ],
+)
+def test_a_reshape_in_any_held_order_gives_the_same_elements(
+    before: tuple[int, ...], after: tuple[int, ...]
+) -> None:
+    value = np.arange(np.prod(before)).reshape(before)
+    found = regroup.groups(before, after)
+    assert found is not None
+    carried = 0
+    for perm in itertools.permutations(range(len(before))):
+        orders = regroup.carried(perm, found)
+        if orders is None:
+            continue
+        held = value.transpose(orders[0])
+        made = held.reshape([after[axis] for axis in orders[1]])
+        np.testing.assert_array_equal(made, value.reshape(after).transpose(orders[1]))
+        carried += 1
+    assert carried
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [((None, None), (None, None)), ((None, 4), (4, 2)), ((2, 3), (7,)), ((0, 3), (3, 0))]
+)
+def test_a_reshape_that_cannot_be_followed_is_not(before: Shape, after: Shape) -> None:
+    assert regroup.groups(before, after) is None
+
+
+DECLINED = {
+    "a computed scale": "g (float[1,1,3,4] x, float[4] s) => (float[1,1,6,8] y) { y = Resize(x, , s) }",
+    "places": "g (float[1,2,4,4] x) => (float[] y, int64[] i) { y, i = MaxPool<kernel_shape=[2,2]>(x) }",
+    "sums of doubles": "g (double[3,4] x, int64 a) => (double[] y) { y = CumSum(x, a) }",
+}
+
+
+@pytest.mark.parametrize("name", DECLINED)
+def test_what_a_kernel_does_not_do_is_decomposed(name: str) -> None:
+    graph = DECLINED[name]
+    with pytest.raises(Refusal):
+        lower(hub.canonical(parsed(graph)).model)
+    shape = [int(size) for size in graph.split("[")[1].split("]")[0].split(",")]
+    x = floats(*shape)
+    feed = {"x": x.astype(np.float64) if "double" in graph else x}
+    feed |= {"s": np.array([1, 1, 2, 2], np.float32)} if "float[4] s" in graph else {}
+    agrees(graph, {**feed, "a": np.array(1)} if "int64 a" in graph else feed)
+
+
+def test_what_nothing_can_decompose_keeps_its_first_reason() -> None:
+    with pytest.raises(Refusal) as found:
+        lowered("g (double[3] x) => (double[3] y) { y = Exp(x) }")
+    assert found.value.code == "unsupported_type"
+
+
+def test_values_that_keep_their_axis_order_are_not_moved_by_elementwise_ops() -> None:
+    graph = "g (float[N,4,6,6] x, float[4,1,1] s) => (float[] y) { a = MaxPool<kernel_shape=[2,2]>(x)"
+    body = " b = Mul(a, s) c = Sigmoid(b) d = Concat<axis=1>(c, b) e = Clip(d)"
+    body += " y = MaxPool<kernel_shape=[2,2]>(e) }"
+    feeds = [{"x": floats(count, 4, 6, 6), "s": floats(4, 1, 1)} for count in (1, 3)]
+    made = agrees(graph + body, *feeds)
+    assert made.facts["transposes"] == 2
