@@ -135,6 +135,25 @@ def test_tensors_that_legalising_made_are_measured_too(tmp_path: Path) -> None:
     assert "no_range" not in " ".join(facts["float_ops"].values())
 
 
+def test_a_normalisation_that_is_taken_apart_stays_float_as_a_whole(tmp_path: Path) -> None:
+    """Squares and variances on an 8-bit grid are not what anyone means by quantizing it."""
+
+    def build(g: GraphBuilder) -> tuple[str, list[int]]:
+        y = g.op("MatMul", "x", g.weight(8, 8))
+        y = g.op("LayerNormalization", y, g.weight(8), g.weight(8), axis=-1)
+        return g.op("MatMul", y, g.weight(8, 4)), [3, 8, 4]
+
+    model = canonical(build)
+    ranges, given = stored(model, samples(), tmp_path)
+    supported = SUPPORTED - {"LayerNormalization"}
+    made, facts = for_target(model, ranges, TFLITE, "int8", supported=supported, samples=given)
+    kept = {why.split(":")[0] for why in facts["float_ops"].values()}
+    assert kept >= {"ReduceMean", "Sub", "Mul", "Add", "Sqrt"}
+    assert facts["weighted_ops"] == [2, 2]
+    between = [node for node in made.graph if node.op_type == "QuantizeLinear"]
+    assert len(between) == 4  # input, both products, and what the second reads
+
+
 def test_what_is_not_quantized_for_tensorrt_is_float16_between_casts(tmp_path: Path) -> None:
     model = canonical(residual)
     ranges, given = stored(model, samples(), tmp_path)

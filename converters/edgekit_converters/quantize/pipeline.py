@@ -18,10 +18,11 @@ from edgekit.rules import Rules
 from edgekit_converters.errors import Refusal
 from edgekit_converters.npz import load_arrays
 from edgekit_converters.quantize import affine, analysis, calibration, equalize, qdq
-from edgekit_converters.quantize.assign import Assignment, activation_type, assign, key
+from edgekit_converters.quantize.assign import FLOAT, Assignment, activation_type, assign, key
 from edgekit_converters.quantize.blocks import weight_only
 from edgekit_converters.quantize.emulate import result_names
 from edgekit_converters.quantize.graphs import clone, multiplications, weight_sizes
+from edgekit_converters.quantize.parts import float_parts
 from edgekit_converters.quantize.ranges import METHODS, Ranges
 from edgekit_converters.quantize.rescue import Rescue, cost, rescue
 from edgekit_converters.quantize.roles import MOVERS, WEIGHTED
@@ -118,6 +119,7 @@ class _Bench:
         self._few = {} if inputs is None else _some(inputs, _SCORED)
         self._graphs: dict[tuple[str, ...], tuple[ir.Model, Statistics]] = {}
         self._graphs[()] = self._complete(model, statistics.tensors)
+        self._whole = float_parts(model.graph, self._graphs[()][0].graph, rules, self._kind)
         self._expected: dict[tuple[str, ...], list[Any]] = {}
         self._judged = [_before_squashing(item) for item in _float_outputs(model)]
 
@@ -157,7 +159,7 @@ class _Bench:
         model, statistics = self._graph(recipe)
         copy = clone(model)
         means = {name: item.means for name, item in statistics.tensors.items() if item.means is not None}
-        overrides = dict.fromkeys(moved, self._rules.rescue)
+        overrides = {**dict.fromkeys(self._whole, FLOAT), **dict.fromkeys(moved, self._rules.rescue)}
         ranges = Ranges(statistics, recipe.method)
         assignment = assign(copy.graph, ranges, self._rules, self._kind, overrides, finer=recipe.finer)
         qdq.write(copy.graph, assignment, self._rules, means if recipe.corrected else None)
