@@ -24,6 +24,7 @@ from edgekit_converters.hub.passes.fold import FoldConstants
 from edgekit_converters.hub.passes.fuse import FuseAffine
 from edgekit_converters.hub.passes.inline import InlineFunctions
 from edgekit_converters.hub.passes.normal import NormalForms
+from edgekit_converters.hub.passes.recognise import Recognise
 from edgekit_converters.hub.passes.shapes import InferShapes
 from edgekit_converters.hub.passes.sizes import FoldSizes
 from edgekit_converters.hub.passes.upgrade import Upgrade
@@ -124,11 +125,12 @@ def _admit(model: ir.Model, sizes: FoldSizes, fold: FoldConstants) -> None:
 
 def _canonical(model: ir.Model) -> Canonical:
     source = model.opset_imports[""]
-    sizes, fold = FoldSizes(), FoldConstants()
+    sizes, fold, recognise = FoldSizes(), FoldConstants(), Recognise()
+    written = {node.op_type for node in model.graph}
     folding = (InferShapes(), sizes, fold)
     _admit(model, sizes, fold)
     run(model, [Upgrade(), *folding])
-    run(model, [InferShapes(), NormalForms(), *folding, FuseAffine()])
+    run(model, [InferShapes(), NormalForms(), *folding, FuseAffine(), recognise])
     run(model, [*folding, InferShapes(), RemoveDeadCode(), NameInOrder(), Admit()])
     _check(model)
     kinds = [node.op_type for node in model.graph]
@@ -137,6 +139,8 @@ def _canonical(model: ir.Model) -> Canonical:
         "source_opset": source,
         "nodes": len(kinds),
         "ops": sorted(set(kinds)),
+        "rewritten": sorted(written - set(kinds)),
+        "recognised": recognise.found,
         "folded": sizes.folded + fold.folded,
     }
     return Canonical(model=model, facts=facts)
