@@ -281,6 +281,19 @@ def test_known_defects_of_the_runtime_are_found(tmp_path: Path) -> None:
     assert _codes(package(tmp_path, {"x": ((2, 2), "int32")}, product)) == ["whole_product"]
 
 
+@pytest.mark.parametrize(
+    ("wanted", "codes"), [(None, []), ([1, 4, 9, 9], []), ([1, 4, 8, 8], ["output_shape"])]
+)
+def test_a_transposed_convolution_of_another_shape_than_follows_is_found(
+    tmp_path: Path, wanted: list[int] | None, codes: list[str]
+) -> None:
+    def build(mb: Any, x: Any) -> Any:
+        extra = {} if wanted is None else {"output_shape": wanted}
+        return mb.conv_transpose(x=x, weight=drawn(3, 4, 3, 3), strides=[2, 2], name="y", **extra)
+
+    assert _codes(package(tmp_path, {"x": (1, 3, 4, 4)}, build)) == codes
+
+
 @pytest.mark.skipif(sys.platform != "darwin", reason="Core ML runs on macOS only")
 def test_on_macos_core_ml_predicts_what_the_evaluator_computes(network: Path) -> None:
     ct = coremltools()

@@ -114,7 +114,8 @@ _POOLINGS = [
         (("valid", 0), ("custom", 0), ("custom", 1), ("valid", 1), ("same", 0)),
         ((2, 2), (3, 2), (3, 1)),
     )
-    if (kind, pad_type) != ("include", "same")  # ONNX counts no padding of its own making
+    # Of padding that it makes itself, ONNX counts none, MIL all.
+    if kind != "include" or (pad_type != "same" and not ceil)
 ]
 
 
@@ -139,6 +140,16 @@ def test_a_pooling_is_that_of_onnxruntime(
         wanted = onnx_op("AveragePool", x, count_include_pad=int(kind == "include"), **shared)[0]
         found = run("avg_pool", **arguments, exclude_padding_from_average=kind == "exclude")
     np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_what_sticks_out_in_ceil_mode_counts_as_padding_as_core_ml_measured_it() -> None:
+    """Core ML's output in coremltools' pull request #2844, where PyTorch has 9.5 in the corner."""
+    x = np.arange(49, dtype=np.float32).reshape(1, 1, 7, 7)
+    shared: dict[str, Any] = {"kernel_sizes": [2, 2], "strides": [3, 3], "pad_type": "valid", "pad": [0] * 4}
+    found = run("avg_pool", x=x, **shared, ceil_mode=True, exclude_padding_from_average=False)
+    assert found[0, 0].tolist() == [[4, 7, 4.75], [25, 28, 15.25], [21.25, 22.75, 12]]
+    found = run("avg_pool", x=x, **shared, ceil_mode=True, exclude_padding_from_average=True)
+    assert found[0, 0].tolist() == [[4, 7, 9.5], [25, 28, 30.5], [42.5, 45.5, 48]]
 
 
 def test_a_window_with_uneven_padding_and_ceil_mode_is_refused() -> None:

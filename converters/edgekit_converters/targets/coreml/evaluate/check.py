@@ -114,6 +114,36 @@ def _pad(step: Step, program: Program) -> Iterator[tuple[str, str]]:
         yield "pad_axes", "padding that is not constant, of more than the last two axes"
 
 
+def _transposed(step: Step, program: Program) -> Iterator[tuple[str, str]]:
+    """The CPU cuts elsewhere than the other units do (coremltools #2281).
+
+    coremltools writes an ``output_shape`` always; it does no harm where it is the one that follows anyway.
+    """
+    x, weight = _input(step, program, "x"), _input(step, program, "weight")
+    shape, kind = _numbers(step, program, "output_shape"), _text(step, program, "pad_type")
+    if shape is None or x is None or weight is None or kind == "same":
+        return
+    axes = range(len(shape) - 2)
+    pads = _numbers(step, program, "pad") if kind == "custom" else None
+    strides = _numbers(step, program, "strides") or (1,) * len(axes)
+    gaps = _numbers(step, program, "dilations") or (1,) * len(axes)
+    for i in axes:
+        size, kernel = x.shape[i + 2], weight.shape[i + 2]
+        if size is None or kernel is None:
+            continue
+        cut = 0 if pads is None else pads[2 * i] + pads[2 * i + 1]
+        if shape[i + 2] != (size - 1) * strides[i] + (kernel - 1) * gaps[i] + 1 - cut:
+            yield "output_shape", "which elements an output_shape keeps depends on the compute unit"
+            return
+
+
+def _batch_norm(step: Step, program: Program) -> Iterator[tuple[str, str]]:
+    """The compiler crashes now and then (executorch #11701, coremltools #2282)."""
+    value = _input(step, program, "x")
+    if value is not None and len(value.shape) == 5:
+        yield "norm_rank", "batch_norm of rank 5 crashes the runtime"
+
+
 def _whole_product(step: Step, program: Program) -> Iterator[tuple[str, str]]:
     """The runtime cannot build a plan for it: error -14 (coremltools #2575)."""
     value = _input(step, program, "x")
@@ -178,6 +208,8 @@ def _layer_norm(step: Step, program: Program) -> Iterator[tuple[str, str]]:
 
 _RULES: dict[str, _Rule] = {
     "avg_pool": _pool,
+    "batch_norm": _batch_norm,
+    "conv_transpose": _transposed,
     "gru": _gru,
     "instance_norm": _layer_norm,
     "l2_norm": _layer_norm,

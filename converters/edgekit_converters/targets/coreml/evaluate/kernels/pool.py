@@ -37,15 +37,11 @@ class _Windows:
         full = padded(x, self.behind, value)
         return [part for _, part in taps(full, self.kernel, self.strides, ones, self.out)]
 
-    def counts(self, sizes: Sequence[int], *, inside: bool) -> Array:
-        """Elements in each window: those of `x`, or those of the declared padding too."""
-        ones = np.ones((1, 1, *sizes), np.float32)
-        if not inside:
-            ones = padded(ones, self.pairs, 1)
-        rest = [(b - d, a - e) for (b, a), (d, e) in zip(self.behind, self.pairs, strict=True)]
-        full = padded(ones, self.behind if inside else tuple(rest), 0)
+    def counts(self, sizes: Sequence[int]) -> Array:
+        """Elements of `x` in each window."""
+        ones = padded(np.ones((1, 1, *sizes), np.float32), self.behind, 0)
         plain = (1,) * len(self.kernel)
-        parts = taps(full, self.kernel, self.strides, plain, self.out)
+        parts = taps(ones, self.kernel, self.strides, plain, self.out)
         return np.asarray(sum(part for _, part in parts))
 
 
@@ -77,8 +73,10 @@ def _avg_pool(
     ceil_mode: Array,
     exclude_padding_from_average: Array,
 ) -> Array:
+    """Padding counts, unless excluded; so does what `ceil_mode` lets stick out (coremltools #2772)."""
     windows = _Windows(x, kernel_sizes, strides, pad_type, pad, ceil_mode)
-    counts = windows.counts(x.shape[2:], inside=bool(exclude_padding_from_average))
+    excluded = bool(exclude_padding_from_average)
+    counts = windows.counts(x.shape[2:]) if excluded else np.float32(np.prod(windows.kernel))
     return np.asarray(_sum(windows.over(x, 0)) / counts)
 
 

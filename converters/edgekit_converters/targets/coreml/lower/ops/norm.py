@@ -33,7 +33,7 @@ def _inference(node: ir.Node) -> bool:
 def _batch_norm(node: Node) -> Var:
     x, epsilon = node.var(0), np.float32(node.real("epsilon", 1e-5))
     constant = all(node.constant(index) is not None for index in range(1, 5))
-    if constant and 3 <= x.rank <= 5:
+    if constant and 3 <= x.rank <= 4:  # of rank 5 it crashes the runtime (executorch #11701)
         scale, bias, mean, variance = (node.weight(index) for index in range(1, 5))
         return mb.batch_norm(x=x, mean=mean, variance=variance, gamma=scale, beta=bias, epsilon=epsilon)
     if x.rank < 2:
