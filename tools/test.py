@@ -46,31 +46,41 @@ def main(arguments: Sequence[str]) -> int:
     began = time.monotonic()
     first, second = shards()
     with tempfile.TemporaryFile("w+") as kept:
-        command = [*pytest, "-p", "no:cacheprovider", *second]
-        with subprocess.Popen(command, cwd=ROOT, stdout=kept, stderr=subprocess.STDOUT) as beside:
-            try:
-                shown, code = _shown([*pytest, *first])
-                other = beside.wait()
-            except BaseException:
-                beside.send_signal(signal.SIGINT)
-                beside.wait()
-                raise
+        main_one = _start([*pytest, *first], subprocess.PIPE)
+        beside = _start([*pytest, "-p", "no:cacheprovider", *second], kept)
+        try:
+            shown = _shown(main_one)
+            codes = [main_one.wait(), beside.wait()]
+        finally:
+            for process in (main_one, beside):
+                _end(process)
         hidden = _text(kept)
     print(hidden, end="")
     print(summary([shown, hidden], time.monotonic() - began))
-    return max(code, other, key=abs)
+    return max(codes, key=abs)
 
 
-def _shown(command: Sequence[str]) -> tuple[str, int]:
-    """Run a command and show what it prints as it comes; that text and its exit code."""
+def _start(command: Sequence[str], output: IO[str] | int) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
+
+
+def _shown(process: subprocess.Popen[bytes]) -> str:
+    """Show what a process prints as it comes, to its end; that text."""
     parts: list[str] = []
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
-        assert process.stdout is not None
-        while piece := os.read(process.stdout.fileno(), 65_536):
+    assert process.stdout is not None
+    with process.stdout as stream:
+        while piece := os.read(stream.fileno(), 65_536):
             parts.append(decoder.decode(piece))
             print(parts[-1], end="", flush=True)
-    return "".join(parts), process.returncode
+    return "".join(parts)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a process that still runs as Ctrl-C does, so that its tests clean up."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGINT)
+        process.wait()
 
 
 def _text(stream: IO[str]) -> str:
@@ -97,5 +107,11 @@ def _plural(word: str, number: int) -> str:
     return f"{word}s" if word in ("error", "warning") and number != 1 else word
 
 
+def command(arguments: Sequence[str]) -> int:
+    """`main` as a process of its own: ended from outside it ends what it has started."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    return main(arguments)
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(command(sys.argv[1:]))

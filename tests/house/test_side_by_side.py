@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -46,3 +51,27 @@ def test_a_failure_in_either_process_is_the_exit_code(
     said = capfd.readouterr().out
     assert said.index("test_first.py") < said.index("test_second.py")
     assert ("1 failed, 1 passed" if code else " 2 passed") in said.splitlines()[-1]
+
+
+def test_a_run_that_is_ended_leaves_no_process_behind(tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        text = "import os, pathlib, time\ndef test_it():\n    "
+        text += f"pathlib.Path('{name}.pid').write_text(str(os.getpid()))\n    time.sleep(60)\n"
+        (tmp_path / name / f"test_{name}.py").write_text(text)
+    code = (
+        "import pathlib, sys\nfrom tools import test\n"
+        f"test.ROOT = pathlib.Path({str(tmp_path)!r})\n"
+        "test.shards = lambda: (('first',), ('second',))\nsys.exit(test.command([]))\n"
+    )
+    run = subprocess.Popen([sys.executable, "-c", code], cwd=tool.ROOT, stdout=subprocess.DEVNULL)
+    places = [tmp_path / "first.pid", tmp_path / "second.pid"]
+    end = time.monotonic() + 60
+    while not all(place.exists() and place.read_text() for place in places):
+        assert time.monotonic() < end, "they start"
+        time.sleep(0.1)
+    run.terminate()
+    assert run.wait(30) == 128 + signal.SIGTERM
+    for place in places:
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(place.read_text()), 0)
