@@ -15,6 +15,8 @@ from typing import Any
 import onnx
 import onnx_ir as ir
 
+from edgekit.errors import SourceError
+from edgekit_converters.hub.passes.sizes import LARGEST
 from edgekit_converters.hub.pipeline import canonical
 
 
@@ -41,8 +43,23 @@ def canonicalise(
     _pin(model.graph, shapes)
     free = _free_batch(model.graph)
     found = canonical(model, where=str(raw))
+    _check_size(found.model, raw)
     out.write_bytes(to_proto(found.model).SerializeToString(deterministic=True))
     return {**found.facts, "free_batch": free}
+
+
+def _check_size(model: ir.Model, raw: Path) -> None:
+    """One message, and so one ONNX file and one TFLite file, holds 2 GiB."""
+    weights = sum(
+        v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None
+    )
+    if weights > LARGEST:
+        raise SourceError(
+            f"the weights take {weights / 2**30:.1f} GiB, more than the 2 GiB a file of any target holds",
+            where=str(raw),
+            remedy="export a smaller model, or its weights in half precision",
+            code="too_large",
+        )
 
 
 def to_proto(model: ir.Model) -> onnx.ModelProto:

@@ -90,17 +90,18 @@ def _read(model: onnx.ModelProto | ir.Model) -> ir.Model:
     if isinstance(model, ir.Model):
         copy = model.clone()
     else:
-        bare = onnx.ModelProto()
-        bare.CopyFrom(model)
-        del bare.graph.value_info[:]
+        # The weights stay where they are: the copy refers to them.
         try:
-            copy = ir.serde.deserialize_model(bare)
+            copy = ir.serde.deserialize_model(model)
         except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
             # Whatever the reader says of a damaged message.
             text = " ".join(str(error.__cause__ or error).split())[:300]
             raise SourceError(f"not a valid ONNX model: {text}", code="corrupt_source") from error
-    # Initializers that are no inputs exist since IR version 4.
     graph = copy.graph
+    for value in (out for node in graph for out in node.outputs):
+        if not value.is_graph_output():
+            value.type = value.shape = None
+    # Initializers that are no inputs exist since IR version 4.
     ports = [value for value in graph.inputs if not value.is_initializer()]
     graph.inputs.clear()
     graph.inputs.extend(ports)

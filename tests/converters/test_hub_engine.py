@@ -1,0 +1,74 @@
+"""The hub on disk: the contract's names, the free batch, one sample, and a model that mixes its batch."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from edgekit.errors import SourceError
+from edgekit_converters import hub
+from edgekit_converters.hub import files
+from tests.converters.conftest import edgekit
+from tests.converters.graphs import GraphBuilder, save, small_cnn
+from tests.converters.hub_nodes import run
+
+
+def test_names_and_sizes_are_the_contracts_and_the_batch_stays_free(tmp_path: Path) -> None:
+    model = small_cnn()
+    # The contract's name for the output is taken inside the graph.
+    model.graph.node[0].output[0] = model.graph.node[1].input[0] = "scores"
+    output = model.graph.output[0].name
+    raw, out = save(model, tmp_path / "raw.onnx"), tmp_path / "hub.onnx"
+    facts = hub.canonicalise(raw, out, {"x": "image", output: "scores"}, {"image": [-1, 3, 8, 8]})
+    made = onnx.load(out)
+    onnx.checker.check_model(made, full_check=True)
+    assert [item.name for item in (*made.graph.input, *made.graph.output)] == ["image", "scores"]
+    assert facts["free_batch"] is True
+    assert made.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "N"
+    assert "BatchNormalization" in facts["rewritten"]
+    json.dumps(facts)
+    image = np.random.default_rng(0).random((3, 3, 8, 8), np.float32)
+    (expected,), (got,) = run(model, {"x": image}).values(), run(made, {"image": image}).values()
+    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_with_one_sample_computed_shapes_are_constants(tmp_path: Path) -> None:
+    g = GraphBuilder((4, 6))
+    first = g.op("Gather", g.op("Shape", "x"), g.constant(np.array([0], np.int64)))
+    shape = g.op("Concat", first, g.constant(np.array([-1], np.int64)), axis=0)
+    model = g.model(g.op("Reshape", "x", shape), [24])
+    raw, out = save(model, tmp_path / "raw.onnx"), tmp_path / "hub.onnx"
+    names = {"x": "x", model.graph.output[0].name: "y"}
+    assert "Shape" in hub.canonicalise(raw, out, names, {"x": [-1, 4, 6]})["ops"]
+    one = hub.with_batch_one(out)
+    assert [node.op_type for node in one.graph.node] == ["Reshape"]
+    assert [dim.dim_value for dim in one.graph.output[0].type.tensor_type.shape.dim] == [1, 24]
+
+
+def test_weights_beyond_what_a_file_holds_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "LARGEST", 1000)
+    model = small_cnn()
+    names = {"x": "x", model.graph.output[0].name: "y"}
+    with pytest.raises(SourceError, match="GiB") as caught:
+        hub.canonicalise(
+            save(model, tmp_path / "raw.onnx"), tmp_path / "hub.onnx", names, {"x": [-1, 3, 8, 8]}
+        )
+    assert caught.value.code == "too_large"
+    assert not (tmp_path / "hub.onnx").exists()
+
+
+def test_a_model_that_mixes_its_batch_is_refused_with_what_to_do(cache: Path, tmp_path: Path) -> None:
+    g = GraphBuilder((4,))
+    mean = g.op("ReduceMean", "x", g.constant(np.array([0], np.int64)), keepdims=1)
+    model = save(g.model(g.op("Sub", "x", mean), [4]), tmp_path / "centred.onnx")
+    options = ("--profile", "x86-64-onnx", "--precision", "fp32", "--out", tmp_path / "out", "--json")
+    done = edgekit("convert", model, *options, cache=cache, check=(2,))
+    assert "depends on the other samples" in done.err
+    assert "inference" in done.err
+    assert not (tmp_path / "out").exists()
