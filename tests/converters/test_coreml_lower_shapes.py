@@ -218,3 +218,13 @@ def test_a_centre_crop_between_known_sizes_is_the_same_in_the_hub(sizes: tuple[i
     for size in sizes:
         shape.dim.add().dim_value = size
     same(model, inputs)
+
+
+def test_joined_parts_and_constants_beyond_float16_stay_right_in_a_float16_program() -> None:
+    nodes = [
+        helper.make_node("Concat", ["x", "x"], ["j"], axis=1),
+        helper.make_node("Add", ["j", "far"], ["k"]),
+        helper.make_node("Sub", ["k", "far"], ["y"]),
+    ]
+    model = graph_model(nodes, {"x": X}, ["y"], constants={"far": np.array(1e5, np.float32)})
+    same(model, {"x": X}, atol=0.02, precision="fp16", rounding="float16")

@@ -1,9 +1,10 @@
 """A MIL program into an ``.mlpackage``: coremltools' passes, its writer, bytes that depend on content only.
 
 The passes are coremltools' own, less those that change what is computed: `fuse_pow2_sqrt` takes the root of
-a square for the number itself, `select_optimization` adds an infinity where one was chosen; four more break
-quantize/dequantize pairs apart and are left out of quantized programs. The package is written where it shall
-be: weights are not copied on the way.
+a square for the number itself, `select_optimization` adds an infinity where one was chosen,
+`add_conv_transpose_output_shape` asks for a shape whose elements each compute unit picks in its own way; four
+more break quantize/dequantize pairs apart and are left out of quantized programs. The package is written
+where it shall be: weights are not copied on the way.
 """
 
 from __future__ import annotations
@@ -27,7 +28,11 @@ from edgekit_converters.errors import Refusal
 
 _SPACE = uuid.UUID("6b5b2f6e-3f0e-5d38-9a37-0d0c6f6c5a11")
 """Name space of the ids that replace coremltools' random ones."""
-_UNSOUND = {"common::select_optimization", "mil_backend::fuse_pow2_sqrt"}
+_UNSOUND = {
+    "common::add_conv_transpose_output_shape",
+    "common::select_optimization",
+    "mil_backend::fuse_pow2_sqrt",
+}
 _HALF = {"common::add_fp16_cast", "common::add_int16_cast"}
 _PAIR_BREAKERS = {
     "common::nullify_redundant_quantization_zero_point",
@@ -60,7 +65,9 @@ def _fits_half(op: Any) -> bool:
     """Whether an op may be computed in float16: none of its constants leaves that range."""
     if op.op_type == "identity":
         return False
-    inputs = [v for value in op.inputs.values() for v in (value if isinstance(value, tuple) else (value,))]
+    inputs = [
+        v for value in op.inputs.values() for v in (value if isinstance(value, (list, tuple)) else (value,))
+    ]
     constants = [item.val for item in inputs if item is not None and item.val is not None]
     return not any(_overflows(np.asarray(value)) for value in constants)
 
