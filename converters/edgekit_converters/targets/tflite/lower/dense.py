@@ -9,9 +9,9 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from edgekit_converters.targets.tflite.lower import weights
+from edgekit_converters.targets.tflite.lower import layout, weights
 from edgekit_converters.targets.tflite.lower.context import Context
-from edgekit_converters.targets.tflite.lower.tensors import Quant, Tensor, known
+from edgekit_converters.targets.tflite.lower.tensors import Perm, Quant, Tensor, known
 
 
 def dense(
@@ -33,13 +33,13 @@ def dense(
     assert integers.const_value is not None
     array = integers.const_value.numpy()
     rows = array if transposed else array.T
-    source, rows = _source(ctx, value, rows)
+    source, perm, rows = _source(ctx, value, rows)
     filters = _filters(ctx, matrix, rows, ctx.quants.get(integers), scale)
     activation, result = ctx.fused(node)
     data = weights.bias(ctx, bias, rows.shape[0], source, filters.quant)
     if ctx.pattern is None and data.rank != 1:
         data = ctx.reshape(data, (rows.shape[0],))
-    spec = ctx.output(result)
+    spec = ctx.output(result, perm)
     keep = source.rank > 2
     # Written only where needed: the kernels of version 1 to 4 do not know it.
     fields = {"keepNumDims": True} if keep else {}
@@ -48,21 +48,27 @@ def dense(
     made = ctx.emit(
         "FULLY_CONNECTED", [source, filters, data], spec, fusedActivationFunction=activation, **fields
     )
-    ctx.set(result, made)
+    ctx.set(result, made, perm)
 
 
-def _source(ctx: Context, value: ir.Value, rows: np.ndarray) -> tuple[Tensor, np.ndarray]:
-    """The tensor to multiply, and the matrix (N, K) with its columns in that tensor's order."""
+def _source(ctx: Context, value: ir.Value, rows: np.ndarray) -> tuple[Tensor, Perm, np.ndarray]:
+    """The tensor to multiply, its axis order, and the matrix (N, K) with its columns in that tensor's order.
+
+    Only the last axis counts: the others may stay in the order in which they are held.
+    """
     found = ctx.flattened.get(ctx.resolved(value))
     if found is None:
-        return ctx.tensor(value), rows
+        tensor, perm = ctx.any_layout(value)
+        if perm[-1] == len(perm) - 1:
+            return tensor, perm, rows
+    identity = layout.identity(ctx.rank(value))
+    shape = None if found is None else known(ctx.shape(found[0])[1:])
+    if found is None or shape is None:
+        return ctx.tensor(value), identity, rows
     source, perm = found
-    shape = known(ctx.shape(source)[1:])
-    if shape is None:
-        return ctx.tensor(value), rows
     tensor = ctx.reshape(ctx.held_in(source, perm), (ctx.shape(source)[0], rows.shape[1]))
     order = tuple(axis for axis in perm if axis > 0)
-    return tensor, rows.reshape(rows.shape[0], *shape).transpose(0, *order).reshape(rows.shape)
+    return tensor, identity, rows.reshape(rows.shape[0], *shape).transpose(0, *order).reshape(rows.shape)
 
 
 def _filters(ctx: Context, matrix: ir.Value, rows: np.ndarray, quant: Quant | None, scale: float) -> Tensor:

@@ -91,6 +91,11 @@ def part(ctx: Context, vector: Tensor, start: int, count: int) -> Tensor:
     return ctx.emit("SLICE", [vector, ctx.ints([start]), ctx.ints([count])], vector.spec((count,)))
 
 
+def whole(ctx: Context, value: ir.Value) -> Tensor:
+    """A computed tensor of sizes or axes as int32: they fit."""
+    return ctx.cast(ctx.tensor(value), D.INT32)
+
+
 def place(ctx: Context, value: ir.Value) -> Tensor:
     """A computed tensor of places, sizes or axes as int32; what is beyond every axis stays beyond."""
     tensor = ctx.tensor(value)

@@ -26,7 +26,7 @@ def constant_of_shape(ctx: Context, node: ir.Node) -> None:
     if sizes is not None:
         return ctx.set(node.outputs[0], ctx.const(np.full(sizes, number)))
     spec = Spec((None,) * parts.length(ctx, target), ir.DataType.from_numpy(number.dtype))
-    made = ctx.emit("FILL", [parts.vector(ctx, parts.place(ctx, target)), ctx.const(number)], spec)
+    made = ctx.emit("FILL", [parts.vector(ctx, parts.whole(ctx, target)), ctx.const(number)], spec)
     return ctx.set(node.outputs[0], made)
 
 

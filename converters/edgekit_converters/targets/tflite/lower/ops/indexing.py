@@ -117,7 +117,7 @@ def one_hot(ctx: Context, node: ir.Node) -> None:
     indices = widened(ctx, ctx.tensor(given(node, 0)), NUMBERS)
     axis = axis_of(node, indices.rank + 1, default=-1)
     number = parts.numbers_of(ctx, given(node, 1))
-    depth = ctx.cast(parts.scalar(ctx, parts.place(ctx, given(node, 1))), indices.dtype)
+    depth = ctx.cast(parts.scalar(ctx, parts.whole(ctx, given(node, 1))), indices.dtype)
     # As in onnxruntime, a fractional index points nowhere.
     places = parts.counted_from_front(ctx, indices, depth)
     row = parts.counted(ctx, depth)

@@ -72,7 +72,7 @@ def split(ctx: Context, node: ir.Node) -> None:
     if numbers is None and sizes is None:
         made = _even(ctx, bits, place, len(node.outputs))
     else:
-        given_sizes = parts.place(ctx, sizes) if numbers is None and sizes is not None else None
+        given_sizes = parts.whole(ctx, sizes) if numbers is None and sizes is not None else None
         made = _split(ctx, bits, place, numbers, given_sizes, len(node.outputs))
     for out, item in zip(node.outputs, made, strict=True):
         ctx.set(out, from_bits(ctx, item, tensor.dtype), perm)
@@ -122,7 +122,7 @@ def tile(ctx: Context, node: ir.Node) -> None:
         )
         return ctx.set(node.outputs[0], ctx.emit("TILE", [tensor, ctx.ints(numbers)], tensor.spec(shape)))
     spec = tensor.spec((None,) * tensor.rank)
-    return ctx.set(node.outputs[0], ctx.emit("TILE", [tensor, parts.place(ctx, counts)], spec))
+    return ctx.set(node.outputs[0], ctx.emit("TILE", [tensor, parts.whole(ctx, counts)], spec))
 
 
 @lowers("DepthToSpace", quantized=Quantized.SAME)

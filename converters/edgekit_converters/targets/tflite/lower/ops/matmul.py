@@ -27,7 +27,8 @@ def matmul(ctx: Context, node: ir.Node) -> None:
     """numpy's matmul."""
     left, right = given(node, 0), given(node, 1)
     if _is_dense(ctx, left, right):
-        return dense(ctx, node, left, right, None)
+        follower, bias = _bias(ctx, node)
+        return dense(ctx, follower, left, right, bias)
     if ctx.pattern is not None:
         return _quantized(ctx, node, left, right)
     first, second = ctx.tensor(left), ctx.tensor(right)
@@ -38,6 +39,22 @@ def matmul(ctx: Context, node: ir.Node) -> None:
     else:
         result = integer_product(ctx, widened(ctx, first, _INTEGERS), widened(ctx, second, _INTEGERS))
     return ctx.set(node.outputs[0], ctx.cast(result, first.dtype))
+
+
+def _bias(ctx: Context, node: ir.Node) -> tuple[ir.Node, ir.Value | None]:
+    """The node whose output the kernel computes: an Add of one number a column that alone reads `node`, or
+    `node` itself; and the numbers."""
+    out = node.outputs[0]
+    uses, width = tuple(out.uses()), ctx.shape(given(node, 1))[-1]
+    if ctx.pattern is not None or len(uses) != 1 or out.is_graph_output() or uses[0].node.op_type != "Add":
+        return node, None
+    add = uses[0].node
+    bias = given(add, 1 - uses[0].idx)
+    array = ctx.constant(bias)
+    if array is None or array.size != width or array.shape[-1:] != (width,) or array.ndim > ctx.rank(out):
+        return node, None
+    ctx.done.add(add)
+    return add, bias
 
 
 def _is_dense(ctx: Context, left: ir.Value, right: ir.Value) -> bool:

@@ -91,7 +91,7 @@ def reduce_log_sum_exp(ctx: Context, node: ir.Node) -> None:
     x, numbers = widened(ctx, tensor, FLOATS), _axes(ctx, node, tensor.rank)
     if numbers == [] and attr_int(node, "noop_with_empty_axes"):
         return ctx.set(node.outputs[0], tensor)
-    axes = ctx.ints(numbers) if numbers is not None else parts.place(ctx, given(node, 1))
+    axes = ctx.ints(numbers) if numbers is not None else parts.whole(ctx, given(node, 1))
     kept = [1 if numbers and axis in numbers else size for axis, size in enumerate(x.shape)]
     spec = x.spec(kept if numbers is not None else (None,) * x.rank)
     top = ctx.emit("REDUCE_MAX", [x, axes], spec, keepDims=True)
@@ -190,7 +190,7 @@ def _computed_axes(
     ctx: Context, node: ir.Node, kinds: frozenset[ir.DataType], compute: Callable[[Reduce, Tensor], Tensor]
 ) -> None:
     tensor, keep = ctx.tensor(given(node, 0)), bool(attr_int(node, "keepdims", 1))
-    axes = parts.vector(ctx, parts.place(ctx, given(node, 1)))
+    axes = parts.vector(ctx, parts.whole(ctx, given(node, 1)))
     rank = tensor.rank if keep else tensor.rank - parts.length(ctx, given(node, 1))
 
     def reduce(op: str, x: Tensor) -> Tensor:
@@ -247,7 +247,7 @@ def cum_sum(ctx: Context, node: ir.Node) -> None:
     tensor = ctx.tensor(given(node, 0))
     numbers = parts.numbers_of(ctx, given(node, 1))
     axis = (
-        ctx.ints(numbers[0]) if numbers is not None else parts.scalar(ctx, parts.place(ctx, given(node, 1)))
+        ctx.ints(numbers[0]) if numbers is not None else parts.scalar(ctx, parts.whole(ctx, given(node, 1)))
     )
     x = widened(ctx, tensor, NUMBERS)
     exclusive, reverse = bool(attr_int(node, "exclusive")), bool(attr_int(node, "reverse"))

@@ -128,7 +128,7 @@ def expand(ctx: Context, node: ir.Node) -> None:
         wanted = ctx.ints(numbers)
     else:
         shape = _declared(node, max(tensor.rank, parts.length(ctx, target)))
-        wanted = parts.vector(ctx, parts.place(ctx, target))
+        wanted = parts.vector(ctx, parts.whole(ctx, target))
     if tensor.rank == 0 or (numbers is not None and not numbers):
         whole = wanted if tensor.rank == 0 else parts.sizes(ctx, tensor)
     elif known(shape) is not None and numbers is not None:
@@ -206,7 +206,7 @@ def _declared(node: ir.Node, rank: int) -> Shape:
 
 def _computed_reshape(ctx: Context, node: ir.Node, tensor: Tensor, target: ir.Value, allowed: bool) -> Tensor:
     rank = parts.length(ctx, target)
-    wanted = parts.place(ctx, target)
+    wanted = parts.whole(ctx, target)
     if not allowed and tensor.rank and rank:
         kept = min(rank, tensor.rank)
         pieces = [parts.part(ctx, parts.sizes(ctx, tensor), 0, kept)]
@@ -219,7 +219,7 @@ def _computed_reshape(ctx: Context, node: ir.Node, tensor: Tensor, target: ir.Va
 
 def _chosen(ctx: Context, axes: ir.Value, rank: int) -> Tensor:
     """For each of `rank` axes whether it is among the computed `axes`."""
-    places = parts.counted_from_front(ctx, parts.vector(ctx, parts.place(ctx, axes)), ctx.ints(rank))
+    places = parts.counted_from_front(ctx, parts.vector(ctx, parts.whole(ctx, axes)), ctx.ints(rank))
     column = ctx.reshape(places, (places.shape[0], 1))
     every = ctx.const(np.arange(rank, dtype=np.int32)[None])
     equal = parts.compare(ctx, "EQUAL", column, every)

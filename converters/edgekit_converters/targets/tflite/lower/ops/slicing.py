@@ -118,7 +118,7 @@ def _spreader(
 
 def _computed_spreader(ctx: Context, axes: ir.Value, rank: int) -> Callable[[Tensor, Sequence[int]], Tensor]:
     """The same for axes that are computed: a number belongs where its axis stands, axes are distinct."""
-    places = parts.counted_from_front(ctx, parts.vector(ctx, parts.place(ctx, axes)), ctx.ints(rank))
+    places = parts.counted_from_front(ctx, parts.vector(ctx, parts.whole(ctx, axes)), ctx.ints(rank))
     column = ctx.reshape(places, (places.shape[0], 1))
     here = parts.compare(ctx, "EQUAL", column, ctx.const(np.arange(rank, dtype=np.int32)[None]))
     any_here = parts.reduced(ctx, "REDUCE_ANY", here, [0], keep=False)
@@ -245,7 +245,7 @@ def _pad(ctx: Context, node: ir.Node, tensor: Tensor, widths: Tensor, shape: Seq
 def _computed_amounts(
     ctx: Context, pads: ir.Value, axes: ir.Value | None, rank: int
 ) -> tuple[Tensor, Tensor]:
-    amounts = parts.vector(ctx, parts.place(ctx, pads))
+    amounts = parts.vector(ctx, parts.whole(ctx, pads))
     half = parts.length(ctx, pads) // 2
     ends = parts.part(ctx, amounts, 0, half), parts.part(ctx, amounts, half, half)
     if axes is None:

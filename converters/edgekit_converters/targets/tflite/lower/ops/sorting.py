@@ -30,7 +30,7 @@ def top_k(ctx: Context, node: ir.Node) -> None:
     tensor = ctx.in_order(value, perm)
     keys = _ordered(ctx, tensor, largest=bool(attr_int(node, "largest", 1)))
     number = parts.numbers_of(ctx, count)
-    wanted = ctx.ints(number[0]) if number else parts.scalar(ctx, parts.place(ctx, count))
+    wanted = ctx.ints(number[0]) if number else parts.scalar(ctx, parts.whole(ctx, count))
     best, places = sorted_first(ctx, keys, wanted, number[0] if number else None)
     # The keys are undone rather than the values gathered.
     values = _ordered_back(ctx, best, tensor.dtype, largest=bool(attr_int(node, "largest", 1)))
