@@ -153,3 +153,27 @@ def test_a_mean_of_whole_numbers_is_cut_like_onnx_cuts_it() -> None:
     x = np.array([[-3, -4], [5, 4]], np.int32)
     axes = {"axes": np.array([1], np.int64)}
     same(node_model("ReduceMean", {"x": x}, constants=axes), {"x": x})
+
+
+def test_products_of_whole_numbers_are_written_out_since_the_runtime_has_none() -> None:
+    rng = np.random.default_rng(4)
+    inputs: dict[str, Array] = {"a": rng.integers(-99, 99, (2, 3, 5), np.int32)}
+    inputs["b"] = rng.integers(-99, 99, (5, 4), np.int32)
+    model = node_model("MatMul", inputs)
+    assert "matmul" not in lowered(model).facts["ops"]
+    np.testing.assert_array_equal(emulated(model, inputs)["y"], inputs["a"] @ inputs["b"])
+
+
+def test_a_small_epsilon_is_not_lost_in_float16() -> None:
+    x = np.full((1, 4), 2.0, np.float32)
+    scale = {"s": np.ones(4, np.float32)}
+    model = node_model("LayerNormalization", {"x": x}, constants=scale, epsilon=1e-12)
+    found = emulated(model, {"x": x}, precision="fp16", rounding="float16")["y"]
+    np.testing.assert_array_equal(found, np.zeros((1, 4)))
+
+
+def test_five_axes_are_normalized_without_the_op_that_crashes() -> None:
+    x = np.random.default_rng(5).standard_normal((2, 3, 2, 4, 3)).astype(np.float32)
+    constants = {name: np.random.default_rng(6).random(3).astype(np.float32) for name in "sbmv"}
+    model = node_model("BatchNormalization", {"x": x}, constants=constants)
+    same(model, {"x": x})

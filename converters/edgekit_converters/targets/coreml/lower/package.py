@@ -2,9 +2,10 @@
 
 The passes are coremltools' own, less those that change what is computed: `fuse_pow2_sqrt` takes the root of
 a square for the number itself, `select_optimization` adds an infinity where one was chosen,
-`add_conv_transpose_output_shape` asks for a shape whose elements each compute unit picks in its own way; four
-more break quantize/dequantize pairs apart and are left out of quantized programs. The package is written
-where it shall be: weights are not copied on the way.
+`add_conv_transpose_output_shape` asks for a shape whose elements each compute unit picks in its own way,
+`add_int16_cast` cuts computed whole numbers to 16 bits whether they fit or not; four more break
+quantize/dequantize pairs apart and are left out of quantized programs. The package is written where it shall
+be: weights are not copied on the way.
 """
 
 from __future__ import annotations
@@ -30,10 +31,11 @@ _SPACE = uuid.UUID("6b5b2f6e-3f0e-5d38-9a37-0d0c6f6c5a11")
 """Name space of the ids that replace coremltools' random ones."""
 _UNSOUND = {
     "common::add_conv_transpose_output_shape",
+    "common::add_int16_cast",
     "common::select_optimization",
     "mil_backend::fuse_pow2_sqrt",
 }
-_HALF = {"common::add_fp16_cast", "common::add_int16_cast"}
+_HALF = {"common::add_fp16_cast"}
 _PAIR_BREAKERS = {
     "common::nullify_redundant_quantization_zero_point",
     "common::dequantize_quantize_pair_elimination",
@@ -62,20 +64,22 @@ def optimise(program: Any, *, half: bool, quantized: bool) -> None:
 
 
 def _fits_half(op: Any) -> bool:
-    """Whether an op may be computed in float16: none of its constants leaves that range."""
+    """Whether an op may be computed in float16: its constants stay in range, and small ones are not lost."""
     if op.op_type == "identity":
         return False
     inputs = [
         v for value in op.inputs.values() for v in (value if isinstance(value, (list, tuple)) else (value,))
     ]
     constants = [item.val for item in inputs if item is not None and item.val is not None]
-    return not any(_overflows(np.asarray(value)) for value in constants)
+    return not any(_is_lost(np.asarray(value)) for value in constants)
 
 
-def _overflows(value: Any) -> bool:
+def _is_lost(value: Any) -> bool:
     if value.dtype != np.float32 or not value.size:
         return False
     low, high = float(value.min()), float(value.max())
+    if value.size == 1 and low and np.float16(low) == 0:
+        return True
     limit = float(np.finfo(np.float16).max)
     return any(np.isfinite(bound) and abs(bound) > limit for bound in (low, high))
 

@@ -8,6 +8,9 @@ from coremltools.converters.mil.mil import Builder as mb  # noqa: N813  # as all
 from edgekit_converters.targets.coreml.lower.node import Array, Node, Var, is_float, like
 from edgekit_converters.targets.coreml.lower.registry import lowers
 
+_MOST = 1 << 22
+"""Products that a product of whole-number matrices may hold at a time."""
+
 
 @lowers("MatMul")
 def _matmul(node: Node) -> Var:
@@ -17,9 +20,18 @@ def _matmul(node: Node) -> Var:
     left, right = x.rank == 1, y.rank == 1
     x = mb.expand_dims(x=x, axes=[0]) if left else x
     y = mb.expand_dims(x=y, axes=[1]) if right else y
-    found = mb.matmul(x=x, y=y)
+    found = mb.matmul(x=x, y=y) if is_float(x) else _whole_product(node, x, y)
     axes = ([found.rank - 2] if left else []) + ([found.rank - 1] if right else [])
     return mb.squeeze(x=found, axes=axes) if axes else found
+
+
+def _whole_product(node: Node, x: Var, y: Var) -> Var:
+    """Written out as sums of products: Core ML's runtime has no matrix product of whole numbers."""
+    rows, columns = node.sizes(x), node.sizes(y)
+    if max(x.rank, y.rank) > 4 or int(np.prod(rows)) * columns[-1] > _MOST:
+        node.refuse("a large product of whole numbers", "unsupported_type")
+    products = mb.mul(x=mb.expand_dims(x=x, axes=[-1]), y=mb.expand_dims(x=y, axes=[-3]))
+    return mb.reduce_sum(x=products, axes=[-2], keep_dims=False)
 
 
 @lowers("Gemm")
@@ -41,7 +53,14 @@ def _gemm(node: Node) -> Var:
     if not is_float(x) and (alpha % 1 or beta % 1 or node.width() is not None):
         node.refuse("of whole numbers", "unsupported_type")
     flags = {"transpose_x": bool(node.integer("transA")), "transpose_y": bool(node.integer("transB"))}
-    found = mb.matmul(x=x, y=node.var(1), **flags)
+    if is_float(x):
+        found = mb.matmul(x=x, y=node.var(1), **flags)
+    else:
+        turned = [
+            mb.transpose(x=v, perm=[1, 0]) if t else v
+            for v, t in zip((x, node.var(1)), flags.values(), strict=True)
+        ]
+        found = _whole_product(node, *turned)
     found = found if alpha == 1 else mb.mul(x=found, y=like(found, alpha))
     if not node.has(2):
         return found

@@ -35,7 +35,13 @@ def _batch_norm(node: Node) -> Var:
     constant = all(node.constant(index) is not None for index in range(1, 5))
     if constant and 3 <= x.rank <= 4:  # of rank 5 it crashes the runtime (executorch #11701)
         scale, bias, mean, variance = (node.weight(index) for index in range(1, 5))
-        return mb.batch_norm(x=x, mean=mean, variance=variance, gamma=scale, beta=bias, epsilon=epsilon)
+        options = {"mean": mean, "variance": variance, "gamma": scale, "beta": bias, "epsilon": epsilon}
+        if x.rank < 5:
+            return mb.batch_norm(x=x, **options)
+        # With five axes Apple's compiler crashes now and then.
+        sizes = node.shape()
+        flat = mb.batch_norm(x=reshaped(x, [*sizes[:3], sizes[3] * sizes[4]]), **options)
+        return reshaped(flat, sizes)
     if x.rank < 2:
         node.refuse("no channel axis")
     scale, bias, mean, variance = (_column(node, index) for index in range(1, 5))
