@@ -294,6 +294,16 @@ def test_a_transposed_convolution_of_another_shape_than_follows_is_found(
     assert _codes(package(tmp_path, {"x": (1, 3, 4, 4)}, build)) == codes
 
 
+def test_whole_numbers_that_a_pass_cuts_to_16_bits_are_found(tmp_path: Path) -> None:
+    """coremltools' float16 pipeline casts what it squeezes, sorts or gathers: token ids above 32767 break."""
+
+    def squeezed(mb: Any, x: Any) -> Any:
+        return mb.add(x=mb.squeeze(x=x, axes=[0]), y=1, name="y")
+
+    path = package(tmp_path, {"x": ((1, 3), "int32")}, squeezed, precision="FLOAT16")
+    assert _codes(path) == ["narrowed"]
+
+
 @pytest.mark.skipif(sys.platform != "darwin", reason="Core ML runs on macOS only")
 def test_on_macos_core_ml_predicts_what_the_evaluator_computes(network: Path) -> None:
     ct = coremltools()

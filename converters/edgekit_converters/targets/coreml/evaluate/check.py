@@ -151,6 +151,20 @@ def _whole_product(step: Step, program: Program) -> Iterator[tuple[str, str]]:
         yield "whole_product", "a matrix product of whole numbers"
 
 
+def _cast(step: Step, program: Program) -> Iterator[tuple[str, str]]:
+    """What does not fit is cut off silently: only an index is known to fit, it is within a tensor."""
+    value = _input(step, program, "x")
+    if value is None or value.dtype != "int32" or step.outputs[0].dtype not in _SMALL:
+        return
+    number, readers = step.outputs[0].number, list(_steps(program.main))
+    uses = {name for reader in readers for name, item in reader.inputs.items() if item == number}
+    many = any(
+        isinstance(item, tuple) and number in item for reader in readers for item in reader.inputs.values()
+    )
+    if uses - {"indices"} or many or number in program.main.outputs:
+        yield "narrowed", f"a computed int32 is cut to {step.outputs[0].dtype}"
+
+
 def _gru(step: Step, program: Program) -> Iterator[tuple[str, str]]:
     """Both are marked as failing in the op tests that coremltools ships."""
     value, after = _input(step, program, "x"), _numbers(step, program, "reset_after")
@@ -209,6 +223,7 @@ def _layer_norm(step: Step, program: Program) -> Iterator[tuple[str, str]]:
 _RULES: dict[str, _Rule] = {
     "avg_pool": _pool,
     "batch_norm": _batch_norm,
+    "cast": _cast,
     "conv_transpose": _transposed,
     "gru": _gru,
     "instance_norm": _layer_norm,
