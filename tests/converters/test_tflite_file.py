@@ -12,7 +12,7 @@ from ai_edge_litert.interpreter import Interpreter
 
 from edgekit_converters.errors import Refusal
 from edgekit_converters.targets.tflite.lower import writer
-from edgekit_converters.targets.tflite.lower.runtimes import runtime_of
+from edgekit_converters.targets.tflite.lower.runtimes import litert_of, runtime_of
 from tests.converters.graphs import GraphBuilder, save, small_cnn
 from tests.converters.tflite_files import agree, answers, compiled, model_of, random, reference
 
@@ -133,6 +133,13 @@ def test_ops_are_written_in_the_oldest_version_that_carries_them() -> None:
     assert grouped.min_runtime == "1.6.0", "depthwise is no grouped convolution"
     with pytest.raises(KeyError, match="CONV_2D"):
         runtime_of("CONV_2D", 99)
+
+
+def test_a_grouped_convolution_does_not_ask_litert_for_a_version_of_tensorflow() -> None:
+    file = compiled(model_of(lambda g: g.op("Conv", "x", g.weight(6, 1, 3, 3), group=3), IMAGE, 1))
+    assert litert_of(file.min_runtime) == "1.0.1"
+    assert litert_of("2.19.0") == "1.2.0"
+    assert litert_of("2.99.0") == "2.3.0"
 
 
 def test_nothing_of_tensorflow_enters_the_process(tmp_path: Path) -> None:

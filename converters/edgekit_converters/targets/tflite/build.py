@@ -20,6 +20,7 @@ from edgekit_converters.errors import Refusal
 from edgekit_converters.targets.tflite.effect import require_effect
 from edgekit_converters.targets.tflite.lower import SUPPORTED, Lowered, Options, Port
 from edgekit_converters.targets.tflite.lower import build as compiled
+from edgekit_converters.targets.tflite.lower.runtimes import litert_of
 from edgekit_converters.values import Built, Job
 
 RULES = "tflite-2.3"
@@ -38,9 +39,9 @@ def build(job: Job, path: Path) -> Built:
         main=path.name,
         inputs=_bound(job.inputs, lowered.inputs),
         outputs=_bound(job.outputs, lowered.outputs),
-        requires=Requirements(runtime="litert", min_runtime=lowered.min_runtime),
+        requires=Requirements(runtime="litert", min_runtime=litert_of(lowered.min_runtime)),
         route=f"{job.source.kind} > hub" + (" > QDQ" if job.precision in STATIC else "") + " > TFLite",
-        facts={**lowered.facts, **facts},
+        facts={**lowered.facts, "min_tflite_runtime": lowered.min_runtime, **facts},
         tools={"ai-edge-litert": version("ai-edge-litert")},
     )
 

@@ -160,6 +160,17 @@ ZEROS_LIKE 1.12.0
 """
 
 
+_LITERT = (((2, 18), "1.0.1"), ((2, 19), "1.2.0"), ((2, 20), "1.4.0"), ((2, 21), "2.1.0"))
+"""By release date: the first ai-edge-litert that contains what TensorFlow had up to this version."""
+_NEWEST = "2.3.0"
+
+
+def litert_of(runtime: str) -> str:
+    """The first ai-edge-litert that has all of the TensorFlow Lite `runtime`; the numbers are two lines."""
+    major, minor = (int(part) for part in runtime.split(".")[:2])
+    return next((version for until, version in _LITERT if (major, minor) <= until), _NEWEST)
+
+
 @cache
 def _table() -> dict[str, tuple[str, ...]]:
     lines = (line.split() for line in _SINCE.strip().splitlines())

@@ -19,6 +19,9 @@ _MOST_TAPS = 128
 @lowers("MaxPool", quantized=Quantized.SAME, dtypes=("INT8", "INT16"))
 def max_pool(ctx: Context, node: ir.Node) -> None:
     """Largest of each window; in three dimensions one pool over the plane and one over the depth."""
+    if ctx.pattern is None and ctx.dtype(nodes.required(node, 0)) in (ir.DataType.INT8, ir.DataType.UINT8):
+        _whole_numbers(ctx, node)
+        return
     value, win, spec = _read(ctx, node)
     if any(nodes.used_outputs(node)[1:]):
         nodes.refuse(node, "the indices of the largest elements", code="unsupported_attribute")
@@ -33,6 +36,19 @@ def max_pool(ctx: Context, node: ir.Node) -> None:
         said = spatial.VALID
     made = _pooled(ctx, "MAX_POOL_2D", source, win, said, spec)
     ctx.set(node.outputs[0], made, layout.channels_last(len(spec.shape)))
+
+
+def _whole_numbers(ctx: Context, node: ir.Node) -> None:
+    """Bytes without a scale, pooled as floats, which hold them exactly."""
+    value, out = nodes.required(node, 0), node.outputs[0]
+    kind = ctx.dtype(value)
+    real = ir.Value(name=f"{value.name}_real", shape=value.shape, type=ir.TensorType(ir.DataType.FLOAT))
+    made = ir.Value(name=f"{out.name}_real", shape=out.shape, type=ir.TensorType(ir.DataType.FLOAT))
+    tensor, perm = ctx.any_layout(value)
+    ctx.set(real, ctx.cast(tensor, ir.DataType.FLOAT), perm)
+    max_pool(ctx, ir.Node("", "MaxPool", [real], node.attributes.values(), outputs=[made], name=node.name))
+    tensor, perm = ctx.any_layout(made)
+    ctx.set(out, ctx.cast(tensor, kind), perm)
 
 
 @lowers("AveragePool", quantized=Quantized.SAME, dtypes=("INT8", "INT16"))
