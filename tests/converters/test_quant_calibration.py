@@ -34,7 +34,6 @@ def test_a_small_memory_budget_gives_the_same_statistics(monkeypatch: pytest.Mon
     model, inputs = canonical(residual), samples()
     whole = known(model, inputs)
     monkeypatch.setattr(running, "BUDGET", 20_000)
-    monkeypatch.setattr(calibration, "BUDGET", 20_000)
     parts = list(running.chunks(model, float_tensors(model)))
     assert len(parts) > 3
     assert min(step for _, step in parts) < running.STEP

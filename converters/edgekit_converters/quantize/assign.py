@@ -136,7 +136,9 @@ def _choose(node: ir.Node, ranges: Ranges, rules: Rules, kind: str, finer: bool)
         return "dilated_pool"
     if node.op_type == "Gemm" and (number(node, "alpha", 1) != 1 or number(node, "beta", 1) != 1):
         return "scaled_gemm"
-    tensors = [node.inputs[i] for i in found.data] + [item for item in node.outputs if is_float(item)]
+    tensors = [node.inputs[i] for i in found.data]
+    if _tail(node, rule, ranges) is None:
+        tensors += [item for item in node.outputs if is_float(item)]
     for value in tensors:
         if value is not None and array(value) is None and value.name not in ranges:
             return "no_range"
@@ -153,16 +155,23 @@ def _merges(
     tails: dict[str, OpRule] = {}
     for node in nodes:
         rule = chosen.get(key(node))
-        if rule is None or not rule.merges_activation or node.outputs[0].is_graph_output():
-            continue
-        readers = node.outputs[0].consumers()
-        if len(readers) != 1 or readers[0].op_type not in ACTIVATIONS or key(readers[0]) not in ranges:
-            continue
-        if rule.activations_symmetric and not _plain(readers[0]):
-            continue
-        inner.add(key(node))
-        tails[key(readers[0])] = replace(rule, weights=())
+        tail = None if rule is None else _tail(node, rule, ranges)
+        if rule is not None and tail is not None:
+            inner.add(key(node))
+            tails[key(tail)] = replace(rule, weights=())
     return inner, tails
+
+
+def _tail(node: ir.Node, rule: OpRule, ranges: Ranges) -> ir.Node | None:
+    """The activation that `rule` lets become part of `node`."""
+    output = node.outputs[0]
+    readers = output.consumers()
+    if not rule.merges_activation or output.is_graph_output() or len(readers) != 1:
+        return None
+    reader = readers[0]
+    if reader.op_type not in ACTIVATIONS or key(reader) not in ranges:
+        return None
+    return reader if _plain(reader) or not rule.activations_symmetric else None
 
 
 def _plain(node: ir.Node) -> bool:

@@ -2,14 +2,15 @@
 
 Per tensor: minimum, maximum and a histogram between them; per channel: both ends and the mean.
 Constant scales and shifts are folded into weights first (`affine`), as every quantization does: the
-tensors between them are never looked at. Tensors are looked at in parts that fit into a fixed budget of
-memory; where all samples of a part do not fit, the samples are run twice, so that the histogram's ends
-are exact either way. What is not finite is refused, with the tensor named.
+tensors between them are never looked at, nor is what a layer hands to its own Relu. Tensors are looked
+at in parts that fit into a fixed budget of memory, in one run over the samples; ends and means are exact,
+the histogram of a large tensor counts an evenly spread part of its values. What is not finite is
+refused, with the tensor named.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,11 @@ import onnx_ir as ir
 from edgekit.errors import DataError
 from edgekit_converters.npz import load_arrays
 from edgekit_converters.quantize import affine
-from edgekit_converters.quantize.running import BUDGET, chunks, float_tensors, runs
+from edgekit_converters.quantize.roles import WEIGHTED
+from edgekit_converters.quantize.running import chunks, float_tensors, runs
 from edgekit_converters.quantize.statistics import BINS, Statistics, Tensor, save
 
+_KEPT = 2**19
 _FROM_THE_END = frozenset({"MatMul", "Gemm"})
 
 
@@ -36,13 +39,34 @@ def calibrate(hub: Path, samples: Path, out: Path) -> Mapping[str, Any]:
     """
     model = ir.load(hub)
     affine.fold(model.graph)
-    found = measure(model, load_arrays(samples))
+    inputs = load_arrays(samples)
+    found = measure(model, inputs, without=merged(model))
     save(out, found)
     return {"tensors": len(found.tensors), "samples": found.samples}
 
 
-def measure(model: ir.Model, inputs: Mapping[str, Any], names: Sequence[str] | None = None) -> Statistics:
-    """Statistics of the float tensors `names` (all, inputs included, when None).
+def merged(model: ir.Model) -> dict[str, str]:
+    """What a weighted or adding op hands to nothing but a Relu, and the op: few targets quantize it.
+
+    Where one does, the tensor is measured then.
+    """
+    return {
+        str(node.outputs[0].name): node.op_type
+        for node in model.graph
+        if node.op_type in (*WEIGHTED, "Add", "Sub", "Mul")
+        and not node.outputs[0].is_graph_output()
+        and [reader.op_type for reader in node.outputs[0].consumers()] == ["Relu"]
+    }
+
+
+def measure(
+    model: ir.Model,
+    inputs: Mapping[str, Any],
+    names: Sequence[str] | None = None,
+    *,
+    without: Collection[str] = (),
+) -> Statistics:
+    """Statistics of the float tensors `names` (all, inputs included, when None), some left out.
 
     Raises:
         DataError: a tensor is not finite on some sample.
@@ -52,11 +76,11 @@ def measure(model: ir.Model, inputs: Mapping[str, Any], names: Sequence[str] | N
     tensors: dict[str, Tensor] = {}
     if names is None:
         tensors |= {
-            name: _of(name, [value], axes.get(name))
+            name: _tensor(_look(name, value, axes.get(name)), [_spread(value, samples)], axes.get(name))
             for name, value in inputs.items()
             if value.dtype == np.float32 and value.size and value.ndim
         }
-    wanted = float_tensors(model) if names is None else list(names)
+    wanted = [name for name in (float_tensors(model) if names is None else names) if name not in without]
     for part, step in chunks(model, wanted):
         tensors |= _part(model, inputs, part, step, axes)
     return Statistics(tensors=tensors, samples=samples)
@@ -77,40 +101,24 @@ def channel_axes(model: ir.Model) -> dict[str, int]:
 def _part(
     model: ir.Model, inputs: Mapping[str, Any], part: list[str], step: int, axes: Mapping[str, int]
 ) -> dict[str, Tensor]:
-    """Statistics of one part, its values kept between the two looks when they fit."""
+    """Statistics of one part."""
+    samples = len(next(iter(inputs.values())))
+    looks: dict[str, Any] = {}
     kept: dict[str, list[Any]] = {name: [] for name in part}
-    total = 0
-    for values in runs(model, inputs, part, optimized=True, step=step):
-        total += sum(item.nbytes for item in values.values())
-        if total > BUDGET:
-            kept.clear()
-            return _part_in_two_runs(model, inputs, part, step, axes)
-        for name, value in values.items():
-            kept[name].append(value)
-    return {name: _of(name, kept[name], axes.get(name)) for name in part if kept[name][0].size}
-
-
-def _part_in_two_runs(
-    model: ir.Model, inputs: Mapping[str, Any], part: list[str], step: int, axes: Mapping[str, int]
-) -> dict[str, Tensor]:
-    first: dict[str, Any] = {}
     for values in runs(model, inputs, part, optimized=True, step=step):
         for name, value in values.items():
             if value.size:
-                first[name] = _merged(first.get(name), _look(name, value, axes.get(name)))
-    counts = {name: np.zeros(BINS, np.int64) for name in first}
-    for values in runs(model, inputs, part, optimized=True, step=step):
-        for name in counts:
-            counts[name] += histogram(values[name], first[name][0], first[name][1])
-    return {name: _tensor(first[name], counts[name], axes.get(name)) for name in first}
+                looks[name] = _merged(looks.get(name), _look(name, value, axes.get(name)))
+                kept[name].append(_spread(value, samples))
+    return {name: _tensor(look, kept[name], axes.get(name)) for name, look in looks.items()}
 
 
-def _of(name: str, values: Sequence[Any], axis: int | None) -> Tensor:
-    look: Any = None
-    for value in values:
-        look = _merged(look, _look(name, value, axis))
-    counts = sum((histogram(value, look[0], look[1]) for value in values), np.zeros(BINS, np.int64))
-    return _tensor(look, counts, axis)
+def _spread(value: Any, samples: int) -> Any:
+    """Values of one step, so many that all steps together keep no more than `_KEPT`."""
+    rows = len(value) if value.ndim else 1
+    total = value.size * max(1, samples // max(1, rows))
+    # An odd stride meets every channel and column in turn.
+    return value.reshape(-1)[:: max(1, total // _KEPT) | 1].copy()
 
 
 def _look(name: str, value: Any, axis: int | None) -> Any:
@@ -141,8 +149,11 @@ def _merged(first: Any, second: Any) -> Any:
     return low, high, lows, highs, first[4] + second[4], first[5] + second[5]
 
 
-def _tensor(look: Any, counts: Any, axis: int | None) -> Tensor:
+def _tensor(look: Any, kept: Sequence[Any], axis: int | None) -> Tensor:
     low, high, lows, highs, sums, count = look
+    counts = sum((histogram(part, low, high) for part in kept), np.zeros(BINS, np.int64))
+    for end in {0, BINS - 1}:
+        counts[end] = max(counts[end], 1)  # an end is there, whichever values were kept
     if lows is None:
         return Tensor(low=low, high=high, histogram=counts)
     means = sums / count

@@ -31,8 +31,8 @@ KINDS: Mapping[str, tuple[str, ...]] = {
 def equalized(model: ir.Model, known: Mapping[str, Tensor], kind: str) -> tuple[ir.Model, dict[str, Tensor]]:
     """A copy with factors moved at sites whose producer is of `kind`, and what its tensors do now.
 
-    `known`: the stored calibration by tensor name. Sites of which it does not know the channels of
-    every tensor are left as they are.
+    `known`: the stored calibration by tensor name. Sites whose last tensor's channels it does not
+    know are left as they are.
     """
     copy = clone(model)
     changed: dict[str, Tensor] = {}
@@ -40,13 +40,13 @@ def equalized(model: ir.Model, known: Mapping[str, Tensor], kind: str) -> tuple[
         if site.producer.op_type not in KINDS[kind]:
             continue
         width = scaling.channels(site.readers[0])
-        passed = [known.get(name) for name in site.between]
-        if any(item is None or np.shape(item.lows) != (width,) for item in passed):
+        passed = {name: known[name] for name in site.between if name in known}
+        last = passed.get(str(site.tensor.name))
+        if last is None or any(np.shape(item.lows) != (width,) for item in passed.values()):
             continue
-        own = np.asarray(known[str(site.tensor.name)].peaks, np.float64)
-        factor = factors(site, own)
+        factor = factors(site, np.asarray(last.peaks, np.float64))
         scaling.apply(copy.graph, site, factor)
-        changed |= {name: known[name].divided(factor) for name in site.between}
+        changed |= {name: item.divided(factor) for name, item in passed.items()}
     remove_unused(copy.graph)
     return copy, changed
 

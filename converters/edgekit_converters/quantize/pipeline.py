@@ -224,11 +224,21 @@ class _Bench:
     def _complete(self, model: ir.Model, tensors: Mapping[str, Tensor]) -> tuple[ir.Model, Statistics]:
         """Legalise, and measure the tensors that this made and the stored calibration does not know."""
         work = _legalised(model, *self._lowering)
-        missing = [name for name in dict.fromkeys(float_tensors(work)) if name not in tensors]
+        unneeded = {name for name, op in calibration.merged(work).items() if self._merges(op)}
+        missing = [
+            name
+            for name in dict.fromkeys(float_tensors(work))
+            if name not in tensors and name not in unneeded
+        ]
         more: Mapping[str, Tensor] = {}
         if missing and self._inputs is not None:
             more = calibration.measure(work, self._inputs, missing).tensors
         return work, Statistics(tensors={**tensors, **more}, samples=self._stored.samples)
+
+    def _merges(self, op: str) -> bool:
+        """Whether a Relu behind `op` is part of it, or the op is no integer op at all."""
+        rule = self._rules.rule(op, self._kind)
+        return rule is None or rule.merges_activation
 
     def _tensors(self, model: ir.Model, names: Sequence[str]) -> list[Any]:
         parts = list(runs(model, self._few, names, optimized=True, step=_STEP))

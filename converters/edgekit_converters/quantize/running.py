@@ -14,6 +14,7 @@ from edgekit_converters.onnx_session import OnnxSession
 
 BUDGET = 192 * 2**20
 """Bytes of tensors looked at in one go."""
+_TENSORS = 64
 STEP = 16
 """Samples in one call of the runtime, at most."""
 
@@ -51,7 +52,7 @@ def chunks(model: ir.Model, names: Sequence[str]) -> Iterator[tuple[list[str], i
     total = 0
     for name in names:
         size = sizes.get(name, 4)
-        if part and (total + size) * STEP > BUDGET:
+        if part and ((total + size) * STEP > BUDGET or len(part) >= _TENSORS):
             yield part, _step(total)
             part, total = [], 0
         part.append(name)
