@@ -39,14 +39,26 @@ def test_names_and_sizes_are_the_contracts_and_the_batch_stays_free(tmp_path: Pa
 def test_with_one_sample_computed_shapes_are_constants(tmp_path: Path) -> None:
     g = GraphBuilder((4, 6))
     first = g.op("Gather", g.op("Shape", "x"), g.constant(np.array([0], np.int64)))
-    shape = g.op("Concat", first, g.constant(np.array([-1], np.int64)), axis=0)
-    model = g.model(g.op("Reshape", "x", shape), [24])
+    shape = g.op("Concat", first, g.constant(np.array([24], np.int64)), axis=0)
+    zeros = g.op("ConstantOfShape", shape)
+    model = g.model(g.op("Add", g.op("Flatten", "x"), zeros), [24])
     raw, out = save(model, tmp_path / "raw.onnx"), tmp_path / "hub.onnx"
     names = {"x": "x", model.graph.output[0].name: "y"}
     assert "Shape" in hub.canonicalise(raw, out, names, {"x": [-1, 4, 6]})["ops"]
     one = hub.with_batch_one(out)
-    assert [node.op_type for node in one.graph.node] == ["Reshape"]
+    assert [node.op_type for node in one.graph.node] == ["Flatten", "Add"]
     assert [dim.dim_value for dim in one.graph.output[0].type.tensor_type.shape.dim] == [1, 24]
+
+
+def test_a_shape_computed_for_the_batch_alone_is_written_down(tmp_path: Path) -> None:
+    g = GraphBuilder((4, 6))
+    first = g.op("Gather", g.op("Shape", "x"), g.constant(np.array([0], np.int64)))
+    shape = g.op("Concat", first, g.constant(np.array([24], np.int64)), axis=0)
+    found = hub.canonical(g.model(g.op("Reshape", "x", shape), [24]))
+    assert found.facts["ops"] == ["Reshape"]
+    x = np.random.default_rng(0).random((3, 4, 6), np.float32)
+    (got,) = run(hub.to_proto(found.model), {"x": x}).values()
+    np.testing.assert_array_equal(got, x.reshape(3, 24))
 
 
 def test_weights_beyond_what_a_file_holds_are_refused(

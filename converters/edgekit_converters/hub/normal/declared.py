@@ -17,6 +17,7 @@ from edgekit_converters.hub.nodes import (
     attr_ints,
     axis_of,
     constant,
+    dims,
     front,
     has_attr,
     numpy_dtype,
@@ -45,6 +46,15 @@ def reshape(node: ir.Node, b: Builder) -> Result:
     if sizes is None or not _fed(node, 1):
         return None
     return b.reshape(required(node, 0), *sizes) if sizes else b.reshape(required(node, 0), [])
+
+
+@rule("Reshape")
+def one_free(node: ir.Node, b: Builder) -> Result:
+    """With one free size, the batch as a rule, the shape need not be computed: that size is -1."""
+    sizes = dims(node.outputs[0])
+    if sizes is None or not _fed(node, 1) or sizes.count(None) != 1 or 0 in sizes:
+        return None
+    return b.reshape(required(node, 0), [-1 if size is None else size for size in sizes])
 
 
 @rule("Expand")
