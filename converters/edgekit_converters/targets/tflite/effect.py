@@ -25,7 +25,7 @@ def require_effect(precision: str, facts: Mapping[str, Any]) -> None:
     }[precision]
     if not effective:
         raise Refusal(
-            f"nothing was converted to {precision}: {int8} int8 and {fp16} fp16 weight tensors",
+            f"nothing was converted to {precision}: {int8} int8, {fp16} fp16, {int4} int4 weights",
             remedy="the weights are too small for this precision; use fp32 or int8 with calibration",
             code="nothing_quantized",
         )

@@ -20,7 +20,9 @@ from edgekit_converters.targets.tflite.lower.context import Context
 from edgekit_converters.targets.tflite.lower.tensors import Perm, Quant, Spec, Tensor
 
 SMALLEST = 1024
-"""Weights of fewer elements stay float32 (as TFLiteConverter has it for int8)."""
+"""Weights of fewer elements stay float32 where the hybrid kernels would run them."""
+SMALLEST_HALF = 128
+"""Below this a float16 weight with its DEQUANTIZE is larger than the float32 one."""
 
 Array = NDArray[Any]
 
@@ -33,7 +35,8 @@ def weight(
     `per_channel` False: int8 weights get one scale (int4 ones cannot do with that).
     """
     kind = ctx.options.weights
-    if kind == "float32" or array.dtype != np.float32 or array.size < SMALLEST:
+    smallest = SMALLEST_HALF if kind == "float16" else SMALLEST
+    if kind == "float32" or array.dtype != np.float32 or array.size < smallest:
         return ctx.const(array, name=name)
     if kind == "float16" or not hybrid:
         return half(ctx, array, name=name)
