@@ -26,7 +26,12 @@ import click
     "precisions",
     multiple=True,
     metavar="NAME",
-    help="fp32, fp16, dynamic, int8 or all; default: the profile's.",
+    help="fp32, fp16, int8 and others that a profile lists, or all; default: the profile's.",
+)
+@click.option(
+    "--deployment-target",
+    metavar="NAME",
+    help="iOS version for Core ML, iOS15 to iOS26; default: the profile's.",
 )
 @click.option(
     "--contract", type=click.Path(path_type=Path), help="model.toml; default: the one beside the source."

@@ -90,6 +90,7 @@ def _request(options: Mapping[str, Any]) -> Request:
         cache=options["cache"] or default_root(),
         targets=options["targets"],
         precisions=options["precisions"],
+        deployment_target=options["deployment_target"],
         contract=options["contract"],
         calibration=options["calibration"],
         validation=options["validation"],

@@ -4,6 +4,7 @@ import pytest
 
 from edgekit.errors import DataError, UsageError
 from edgekit.profile import load_profile
+from edgekit_converters.engine.deployment import deployed
 from edgekit_converters.engine.plan import Plan, make_plan
 
 INSTALLED = ("coreml", "onnx", "tflite")
@@ -91,3 +92,17 @@ def test_a_target_that_is_not_installed_is_refused() -> None:
 def test_equal_artifacts_are_built_once() -> None:
     found = plan("rpi4", "x86-64-litert")
     assert len({item.build_key for item in found.wanted}) == 3
+
+
+def test_a_newer_ios_brings_the_precisions_that_it_has() -> None:
+    profile = deployed(load_profile("iphone-12"), "iOS18")
+    target = profile.target("coreml")
+    assert target.options["deployment_target"] == "iOS18"
+    assert {"int8", "int4"} <= set(target.precisions)
+    assert target.default == ("fp16",)
+
+
+def test_an_ios_version_without_rules_is_named_with_the_nearest() -> None:
+    with pytest.raises(UsageError, match="iOS19") as caught:
+        deployed(load_profile("iphone-12"), "iOS19")
+    assert caught.value.code == "unknown_deployment_target"

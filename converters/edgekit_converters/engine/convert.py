@@ -14,6 +14,7 @@ from edgekit.package import Refusal
 from edgekit.profile import load_profile
 from edgekit_converters.engine.assemble import write_package
 from edgekit_converters.engine.cache import Cache
+from edgekit_converters.engine.deployment import deployed
 from edgekit_converters.engine.plan import CALIBRATED, Plan, Wanted, make_plan
 from edgekit_converters.engine.pool import Pool
 from edgekit_converters.engine.prepare import Context, Prepared, prepare, read_contract, with_ranges
@@ -42,7 +43,8 @@ def convert(request: Request, progress: Progress | None = None, pool: Pool | Non
         StorageError: the disk is full or not writable; an older package is untouched.
     """
     started = time.monotonic()
-    profiles = [load_profile(name) for name in dict.fromkeys(request.profiles)]
+    chosen = [load_profile(name) for name in dict.fromkeys(request.profiles)]
+    profiles = [deployed(item, request.deployment_target) for item in chosen]
     _check_out(request.out)
     recognise(request.source, trust=request.trust)
     contract = read_contract(request)

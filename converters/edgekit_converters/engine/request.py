@@ -13,7 +13,10 @@ from edgekit_converters.engine.pool import Limits
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """One call of ``edgekit convert``. `cache` is the stage cache's folder; `trust` lets a pickle run."""
+    """One call of ``edgekit convert``. `cache` is the stage cache's folder; `trust` lets a pickle run.
+
+    `deployment_target` is an iOS version other than the profiles'.
+    """
 
     source: Path
     profiles: tuple[str, ...]
@@ -21,6 +24,7 @@ class Request:
     cache: Path
     targets: tuple[str, ...] = ()
     precisions: tuple[str, ...] = ()
+    deployment_target: str | None = None
     contract: Path | None = None
     calibration: Path | None = None
     validation: Path | None = None
