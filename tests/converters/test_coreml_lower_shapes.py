@@ -228,3 +228,32 @@ def test_joined_parts_and_constants_beyond_float16_stay_right_in_a_float16_progr
     ]
     model = graph_model(nodes, {"x": X}, ["y"], constants={"far": np.array(1e5, np.float32)})
     same(model, {"x": X}, atol=0.02, precision="fp16", rounding="float16")
+
+
+def test_a_list_of_shapes_stands_in_the_description() -> None:
+    model = node_model("Relu", {"x": X}, free={"x": ["N", 3, 6, 7]})
+    lowered(model)  # imports coremltools without the frameworks that it seeks
+    from edgekit_converters.targets.coreml.lower import Interface
+
+    shapes = [[1, 3, 6, 7], [2, 3, 6, 7]]
+    same(model, {"x": X}, interface=Interface(shapes={"x": shapes}))
+    same(model, {"x": X}, interface=Interface(ranges={"N": (1, 4)}))
+
+
+@pytest.mark.parametrize("scale", [0.5, 0.37])
+def test_attention_becomes_one_op_where_ios_has_it(scale: float) -> None:
+    rng = np.random.default_rng(8)
+    inputs: dict[str, Array] = {n: rng.standard_normal((1, 2, 5, 4)).astype(np.float32) for n in "qkv"}
+    inputs["m"] = rng.standard_normal((1, 1, 5, 5)).astype(np.float32)
+    nodes = [
+        helper.make_node("Transpose", ["k"], ["t"], perm=[0, 1, 3, 2]),
+        helper.make_node("MatMul", ["q", "t"], ["s"]),
+        helper.make_node("Mul", ["s", "scale"], ["scaled"]),
+        helper.make_node("Add", ["scaled", "m"], ["masked"]),
+        helper.make_node("Softmax", ["masked"], ["w"], axis=-1),
+        helper.make_node("MatMul", ["w", "v"], ["y"]),
+    ]
+    model = graph_model(nodes, inputs, ["y"], constants={"scale": np.array(scale, np.float32)})
+    assert lowered(model, deployment_target="iOS18").facts["ops"]["scaled_dot_product_attention"] == 1
+    assert "scaled_dot_product_attention" not in lowered(model).facts["ops"]
+    same(model, inputs, deployment_target="iOS18", rtol=1e-4)

@@ -24,7 +24,6 @@ _PLAIN: dict[str, Callable[..., Var]] = {
     "Erf": mb.erf,
     "Exp": mb.exp,
     "Floor": mb.floor,
-    "Round": mb.round,
     "Sigmoid": mb.sigmoid,
     "Sin": mb.sin,
     "Sinh": mb.sinh,
@@ -39,6 +38,23 @@ _PLAIN: dict[str, Callable[..., Var]] = {
 @lowers(*_PLAIN)
 def _plain(node: Node) -> Var:
     return _PLAIN[node.op](x=node.var(0))
+
+
+@lowers("Round")
+def _round(node: Node) -> Var:
+    return round_half_even(node.var(0))
+
+
+def round_half_even(x: Var) -> Var:
+    """What lies between two numbers goes to the even one: with MIL's `round` only on the CPU.
+
+    Chromium's WebNN found that the other compute units round ties another way (crbug.com/439346653).
+    """
+    below, one, half = mb.floor(x=x), np.float32(1), np.float32(0.5)
+    rest, above = mb.sub(x=x, y=below), mb.add(x=below, y=one)
+    even = mb.mul(x=mb.floor(x=mb.mul(x=above, y=half)), y=np.float32(2))
+    tied = choose(mb.equal(x=rest, y=half), even, below)
+    return choose(mb.greater(x=rest, y=half), above, tied)
 
 
 @lowers("Relu")

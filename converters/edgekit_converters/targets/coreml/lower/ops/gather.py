@@ -47,6 +47,9 @@ def _from_front(node: Node, index: int, x: Var, axis: int) -> Var:
 def _gather(node: Node) -> Var:
     x, axis = node.var(0), node.axis()
     indices = _from_front(node, 1, x, axis)
+    if x.rank == 5 and indices.rank == 0:  # crashes the runtime (crbug.com/391672283)
+        row = mb.expand_dims(x=indices, axes=[0])
+        return mb.squeeze(x=on_int(x, lambda v: mb.gather(x=v, indices=row, axis=axis)), axes=[axis])
     return on_int(x, lambda v: mb.gather(x=v, indices=indices, axis=axis))
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 from coremltools.converters.mil.mil import Builder as mb  # noqa: N813  # as all of its examples have it
+from coremltools.converters.mil.mil.types.symbolic import is_symbolic
 
+from edgekit_converters.hub.patterns.attention import attention_of
 from edgekit_converters.targets.coreml.lower.node import Array, Node, Var, is_float, like
 from edgekit_converters.targets.coreml.lower.registry import lowers
 
@@ -14,6 +16,9 @@ _MOST = 1 << 22
 
 @lowers("MatMul")
 def _matmul(node: Node) -> Var:
+    fused = _attention(node) if node.scope.target >= 18 else None
+    if fused is not None:
+        return fused
     x, y = node.var(0), node.var(1)
     if not is_float(x) and node.width() is not None:
         node.refuse("of narrow whole numbers", "unsupported_type")
@@ -23,6 +28,30 @@ def _matmul(node: Node) -> Var:
     found = mb.matmul(x=x, y=y) if is_float(x) else _whole_product(node, x, y)
     axes = ([found.rank - 2] if left else []) + ([found.rank - 1] if right else [])
     return mb.squeeze(x=found, axes=axes) if axes else found
+
+
+def _attention(node: Node) -> Var | None:
+    """The op that iOS 18 has for attention; None where the product ends none, or one of other shapes."""
+    found = attention_of(node.raw)
+    if found is None:
+        return None
+    query, turned, values = (
+        node.scope.var(item, node.raw) for item in (found.queries, found.turned_keys, found.values)
+    )
+    rank = query.rank
+    same = turned.rank == values.rank == rank and query.shape[:-2] == turned.shape[:-2] == values.shape[:-2]
+    depth = query.shape[-1]
+    if not is_float(query) or not 3 <= rank <= 4 or not same or is_symbolic(depth):
+        return None
+    mask = {} if found.mask is None else {"attn_mask": node.scope.var(found.mask, node.raw)}
+    if any(is_symbolic(size) for var in mask.values() for size in var.shape):
+        return None
+    usual = found.scale * float(np.sqrt(depth))
+    if abs(usual - 1) > 1e-6:
+        query = mb.mul(x=query, y=np.float32(usual))
+    perm = [*range(rank - 2), rank - 1, rank - 2]
+    key = mb.transpose(x=turned, perm=perm)
+    return mb.scaled_dot_product_attention(query=query, key=key, value=values, **mask)
 
 
 def _whole_product(node: Node, x: Var, y: Var) -> Var:

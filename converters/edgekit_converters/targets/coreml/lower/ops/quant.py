@@ -63,7 +63,7 @@ def _quantize(node: Node) -> Var:
         zero = _zero_point(node, scale, dtype)
         if zero is not None:
             return mb.quantize(input=x, output_dtype=name, **_options(node, x.rank, scale, zero))
-    rounded = mb.round(x=mb.real_div(x=x, y=_spread(node, 1, x)))
+    rounded = round_half_even(mb.real_div(x=x, y=_spread(node, 1, x)))
     if node.has(2):
         rounded = mb.add(x=rounded, y=_spread(node, 2, x))
     low, high = _RANGES[kind]
