@@ -34,6 +34,8 @@ from edgekit_converters.targets.tflite.lower import activation, layout, versions
 from edgekit_converters.targets.tflite.lower.tensors import Perm, Quant, Shape, Spec, Tensor
 from edgekit_converters.targets.tflite.lower.writer import Graph
 
+SMALLEST_HALF = 128
+"""Below this a float16 constant with its DEQUANTIZE is larger than the float32 one."""
 _SHARED_BELOW = 4096  # bytes; equal constants up to this size are stored once
 
 
@@ -102,10 +104,7 @@ class Context:
         if perm not in held and value.const_value is not None:
             self._hold_constant(value, perm)
         elif perm not in held:
-            order = min(
-                held,
-                key=lambda order: not layout.moves_nothing(held[order].shape, layout.between(order, perm)),
-            )
+            order = self._nearest(held, perm)
             held[perm] = self.transpose(held[order], layout.between(order, perm))
         return self._held[value][perm]
 
@@ -282,6 +281,17 @@ class Context:
             self._shared[key] = tensor
         return tensor
 
+    def half(self, array: np.ndarray, *, name: str) -> Tensor:
+        """A float32 constant stored in float16, where that holds its values; others as they are."""
+        if array.dtype != np.float32:
+            return self.const(array, name=name)
+        with np.errstate(over="ignore"):
+            stored = array.astype(np.float16)
+        if not np.isfinite(stored).all():
+            return self.const(array, name=name)
+        small = self.const(stored, name=name)
+        return self.emit("DEQUANTIZE", [small], Spec(small.shape, ir.DataType.FLOAT))
+
     def ints(self, values: int | Sequence[int] | np.ndarray, dtype: type[np.generic] = np.int32) -> Tensor:
         """A constant of shapes, axes, sizes."""
         return self.const(np.asarray(values, dtype))
@@ -302,6 +312,10 @@ class Context:
                 f"a reshape to {list(wanted)} needs sizes that are known only at run time",
                 remedy="fix the input shapes in the contract",
                 code="dynamic_shape",
+            )
+        if tensor.is_constant and tensor.dtype is not ir.DataType.INT4 and None not in wanted:
+            return self.const(
+                self._stored(tensor).reshape([size or 0 for size in wanted]), quant=tensor.quant
             )
         sizes = [-1 if size is None else size for size in wanted]
         return self.emit("RESHAPE", [tensor, self.ints(sizes)], tensor.spec(wanted), newShape=sizes)
@@ -394,7 +408,9 @@ class Context:
         quant = self.quants.get(value)
         if quant is not None and quant.per_channel:
             quant = Quant(quant.scale, quant.zero_point, perm.index(quant.axis))
-        made = self.const(value.const_value.numpy().transpose(perm), name=value.name or "const", quant=quant)
+        array, name = value.const_value.numpy().transpose(perm), value.name or "const"
+        halved = quant is None and self.options.weights == "float16" and array.size >= SMALLEST_HALF
+        made = self.half(array, name=name) if halved else self.const(array, name=name, quant=quant)
         self._held.setdefault(value, {})[perm] = made
 
     @staticmethod
@@ -413,10 +429,13 @@ class Context:
         index = self.graph.add_tensor(name, spec.shape, spec.dtype, spec.quant)
         return Tensor(index, spec.shape, spec.dtype, spec.quant)
 
-    def _transposed_constant(self, tensor: Tensor, perm: Perm) -> Tensor:
-        stored = self.graph.buffers[self.graph.tensors[tensor.index].buffer]
+    def _stored(self, tensor: Tensor) -> np.ndarray:
+        stored: np.ndarray | None = self.graph.buffers[self.graph.tensors[tensor.index].buffer]
         assert stored is not None
-        return self.const(stored.transpose(perm), quant=tensor.quant)
+        return stored
+
+    def _transposed_constant(self, tensor: Tensor, perm: Perm) -> Tensor:
+        return self.const(self._stored(tensor).transpose(perm), quant=tensor.quant)
 
     def _cheapest(self, values: Sequence[ir.Value], rank: int) -> Perm:
         """The order, among those at hand, that costs the fewest elements moved."""

@@ -16,13 +16,11 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from edgekit_converters.errors import Refusal
-from edgekit_converters.targets.tflite.lower.context import Context
-from edgekit_converters.targets.tflite.lower.tensors import Perm, Quant, Spec, Tensor
+from edgekit_converters.targets.tflite.lower.context import SMALLEST_HALF, Context
+from edgekit_converters.targets.tflite.lower.tensors import Perm, Quant, Tensor
 
 SMALLEST = 1024
 """Weights of fewer elements stay float32 where the hybrid kernels would run them."""
-SMALLEST_HALF = 128
-"""Below this a float16 weight with its DEQUANTIZE is larger than the float32 one."""
 
 Array = NDArray[Any]
 
@@ -39,20 +37,10 @@ def weight(
     if kind == "float32" or array.dtype != np.float32 or array.size < smallest:
         return ctx.const(array, name=name)
     if kind == "float16" or not hybrid:
-        return half(ctx, array, name=name)
+        return ctx.half(array, name=name)
     if not per_channel and kind == "int8":
         return _integers(ctx, array, None, name=name, bits=8)
     return _integers(ctx, array, axis, name=name, bits=4 if kind == "int4" else 8)
-
-
-def half(ctx: Context, array: Array, *, name: str) -> Tensor:
-    """Stored in float16, read as float32; float32 where float16 cannot hold the values."""
-    with np.errstate(over="ignore"):
-        stored = array.astype(np.float16)
-    if not np.isfinite(stored).all() or ctx.options.weights == "float32":
-        return ctx.const(array, name=name)
-    small = ctx.const(stored, name=name)
-    return ctx.emit("DEQUANTIZE", [small], Spec(small.shape, ir.DataType.FLOAT))
 
 
 def _integers(ctx: Context, array: Array, axis: int | None, *, name: str, bits: int) -> Tensor:
