@@ -108,7 +108,7 @@ def _factory(path: Path) -> Path | None:
 def _around(file: Path) -> list[Path]:
     """A factory's file and what lies beside it (weights, other modules): all that may make the model."""
     beside = (item for item in file.parent.iterdir() if item.is_file() and not item.name.startswith("."))
-    return [file, *sorted(item for item in beside if item.name != "model.toml" and item != file)]
+    return [file, *sorted(item for item in beside if item != file)]
 
 
 def _size(files: Sequence[Path], path: Path) -> int:
@@ -134,6 +134,8 @@ def _beside(path: Path, kind: str) -> list[Path]:
         return _external_data(path)
     if kind == "caffe":
         return [item for item in caffe_pair(path) if item != path]
+    if kind == "torchscript":  # the contract says its inputs, which it does not know itself
+        return [item for item in (path.with_name("model.toml"),) if item.is_file()]
     return []
 
 
@@ -259,8 +261,10 @@ def _zip_kind(path: Path) -> str:
     if {"config.json", "model.weights.h5"} <= names:
         return "keras"
     inner = {name.partition("/")[2] for name in names}
-    if "archive_format" in inner or any(name.startswith("code/") for name in inner):
+    if "archive_format" in inner:
         return "torch"
+    if any(name.startswith("code/") for name in inner):
+        return "torchscript"
     if "data.pkl" in inner:
         raise SourceError(
             "recognised as a PyTorch pickle: weights, or a module that needs its own code",

@@ -11,7 +11,7 @@ from typing import Any
 
 from edgekit.package import Quantization, Requirements, Tensor
 
-_WORKERS = {"keras": "tensorflow", "savedmodel": "tensorflow", "torch": "torch"}
+_WORKERS = {"keras": "tensorflow", "savedmodel": "tensorflow", "torch": "torch", "torchscript": "torch"}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,7 @@ from edgekit_converters.npz import load_arrays, save_arrays
 from edgekit_converters.source import recognise
 
 pytest.importorskip("tensorflow", reason="SavedModels need the extra [tf]")
+pytestmark = pytest.mark.slow
 
 _MAKE = """
 import sys, tensorflow as tf

@@ -51,6 +51,25 @@ class _Blocked(importlib.abc.MetaPathFinder):
             raise ModuleNotFoundError(f"{fullname} is kept out of this process", name=fullname)
 
 
+class _Hidden(importlib.abc.MetaPathFinder):
+    """The same for packages that a tool looks for without importing them: nobody finds them."""
+
+    def __init__(self, names: tuple[str, ...], finders: list[Any]) -> None:
+        self._names, self._finders = names, finders
+
+    def find_spec(self, fullname: str, path: Any, target: Any = None) -> Any:
+        """What the first of the other finders says, nothing for hidden names."""
+        if fullname.partition(".")[0] in self._names:
+            return None
+        found = (finder.find_spec(fullname, path, target) for finder in self._finders)
+        return next((spec for spec in found if spec is not None), None)
+
+    def find_distributions(self, *context: Any) -> Any:
+        """What is installed, by its metadata."""
+        able = [finder for finder in self._finders if hasattr(finder, "find_distributions")]
+        return (item for finder in able for item in finder.find_distributions(*context))
+
+
 def main() -> None:
     """Serve requests until standard input ends."""
     kind = sys.argv[1]
@@ -71,7 +90,10 @@ def prepare(kind: str) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
-    sys.meta_path.insert(0, _Blocked(_BLOCKED[kind]))
+    if kind == "torch":  # it asks which frameworks there are
+        sys.meta_path[:] = [_Hidden(_BLOCKED[kind], list(sys.meta_path))]
+    else:
+        sys.meta_path.insert(0, _Blocked(_BLOCKED[kind]))
 
 
 def _answer(task: Any, args: dict[str, Any]) -> dict[str, Any]:

@@ -14,12 +14,15 @@ from typing import Any, Protocol
 from edgekit_converters.values import Signature, Source
 
 _MODULES = {
+    "caffe": "caffe_model",
     "keras": "keras_model",
     "lightgbm": "lightgbm_model",
     "onnx": "onnx_model",
     "savedmodel": "saved_model",
     "sklearn": "sklearn_model",
     "tflite": "tflite_model",
+    "torch": "torch_model",
+    "torchscript": "torchscript_model",
     "xgboost": "xgboost_model",
 }
 

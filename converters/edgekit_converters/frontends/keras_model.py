@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.errors import SourceError
+from edgekit_converters.frontends.keras_recurrent import recurrent_layers
 from edgekit_converters.frontends.tensorflow_common import TensorFlowModel, port
 from edgekit_converters.values import Signature
 
@@ -56,7 +57,7 @@ def load(path: Path) -> TensorFlowModel:
         answer = model(keras.tree.pack_sequence_as(structure, list(tensors)), training=False)
         return list(keras.tree.flatten(answer))
 
-    return TensorFlowModel(call, signature, keep=model)
+    return TensorFlowModel(call, signature, keep=model, recurrent=recurrent_layers(model))
 
 
 def _keras2_objects() -> dict[str, Any]:

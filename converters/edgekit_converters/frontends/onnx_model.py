@@ -16,6 +16,8 @@ from onnx import shape_inference
 from edgekit.errors import SourceError
 from edgekit.package import Tensor
 from edgekit_converters import hub
+from edgekit_converters.frontends.ml_ops import has_ml, rewrite_ml
+from edgekit_converters.frontends.ml_ops.zip_map import without_zip_maps
 from edgekit_converters.values import Signature
 
 _CHECKED = 2**31 - 2**20
@@ -23,10 +25,13 @@ _CHECKED = 2**31 - 2**20
 
 
 class OnnxModel:
-    """An ONNX graph and an onnxruntime session on the unchanged file."""
+    """An ONNX graph and an onnxruntime session on the unchanged file.
 
-    def __init__(self, model: onnx.ModelProto, path: Path) -> None:
-        self._model, self._path = model, path
+    Of one with ONNX-ML operators `model` is the plain form and `original` runs, maps as tensors.
+    """
+
+    def __init__(self, model: onnx.ModelProto, path: Path, original: bytes | None = None) -> None:
+        self._model, self._path, self._original = model, path, original
         self._session: Any = None
         initial = {item.name for item in model.graph.initializer}
         inputs = tuple(_port(v, path) for v in model.graph.input if v.name not in initial)
@@ -49,7 +54,7 @@ class OnnxModel:
 
         if self._session is None:
             try:
-                self._session = OnnxSession(self._path, threads=2)
+                self._session = OnnxSession(self._original or self._path, threads=2)
             except REFUSALS as error:
                 text = " ".join(str(error).split())[:300]
                 raise SourceError(
@@ -59,7 +64,7 @@ class OnnxModel:
                     code="unsupported_op",
                 ) from error
         outputs: dict[str, Any] = self._session.run(inputs)
-        return outputs
+        return {item.name: outputs[item.name] for item in self.signature.outputs}
 
 
 def load(path: Path) -> OnnxModel:
@@ -78,14 +83,32 @@ def load(path: Path) -> OnnxModel:
     try:
         onnx.checker.check_model(model if model.ByteSize() < _CHECKED else str(path))
     except (ValueError, onnx.checker.ValidationError) as error:
-        # An unknown operator is no damage: the hub's check says which node it is. Nor is one that was
-        # withdrawn later.
-        if "No Op registered" in str(error):
-            hub.check(model, where=str(path))
-        if "is deprecated" not in str(error):
+        # An unknown operator is no damage: the hub says which node it is, or knows it. Nor is one that
+        # was withdrawn later.
+        if not any(words in str(error) for words in ("No Op registered", "is deprecated")):
             raise _damaged(error, path) from error
-    hub.check(model, where=str(path))
-    return OnnxModel(model, path)
+    if not has_ml(model):
+        hub.check(model, where=str(path))
+        return OnnxModel(model, path)
+    plain = _without_ml(model, path)
+    hub.check(plain, where=str(path))
+    return OnnxModel(plain, path, without_zip_maps(model).SerializeToString())
+
+
+def _without_ml(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
+    """The model in plain operators; class labels that are text are left out, their scores say the same."""
+    text = {
+        item.name for item in model.graph.output if item.type.tensor_type.elem_type == onnx.TensorProto.STRING
+    }
+    try:
+        plain = rewrite_ml(model)
+    except SourceError as error:
+        error.where = error.where or str(path)
+        raise
+    kept = [item for item in plain.graph.output if item.name not in text]
+    del plain.graph.output[:]
+    plain.graph.output.extend(kept)
+    return plain
 
 
 def _damaged(error: Exception, path: Path) -> SourceError:

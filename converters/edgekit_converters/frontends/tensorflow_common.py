@@ -13,6 +13,12 @@ import numpy as np
 
 from edgekit.errors import SourceError
 from edgekit.package import Tensor
+from edgekit_converters.frontends.keras_recurrent import (
+    DOMAIN,
+    STAND_IN,
+    standing_in,
+    write_recurrent,
+)
 from edgekit_converters.frontends.tf_mends import mend
 from edgekit_converters.values import Signature
 
@@ -27,11 +33,17 @@ class TensorFlowModel:
         call: the function; positional as the signature says.
         signature: its ports.
         keep: what must stay alive as long as the function (variables).
+        recurrent: layers that `keras_recurrent` writes.
     """
 
     def __init__(
-        self, call: Callable[[Sequence[Any]], Sequence[Any]], signature: Signature, keep: Any
+        self,
+        call: Callable[[Sequence[Any]], Sequence[Any]],
+        signature: Signature,
+        keep: Any,
+        recurrent: Sequence[Any] = (),
     ) -> None:
+        self._recurrent = recurrent
         self.signature = signature
         self._call = call
         self._keep = keep
@@ -63,9 +75,15 @@ class TensorFlowModel:
             return self._call(tensors)
 
         specs = self._specs([item.shape for item in self.signature.inputs])
-        model, _ = tf2onnx.convert.from_function(
-            tf.function(body, autograph=False), input_signature=specs, opset=OPSET
-        )
+        with standing_in(self._recurrent):
+            model, _ = tf2onnx.convert.from_function(
+                tf.function(body, autograph=False),
+                input_signature=specs,
+                opset=OPSET,
+                custom_ops={STAND_IN: DOMAIN},
+            )
+        if self._recurrent:
+            write_recurrent(model, self._recurrent, OPSET)
         mend(model, where=str(path.name))
         path.write_bytes(model.SerializeToString(deterministic=True))
         return {"tensorflow": tf.__version__, "tf2onnx": tf2onnx.__version__}
