@@ -11,9 +11,10 @@ import pytest
 
 from edgekit.errors import SourceError
 from edgekit_converters import hub
+from edgekit_converters.frontends import onnx_model
 from edgekit_converters.hub import files
 from tests.converters.conftest import edgekit
-from tests.converters.graphs import GraphBuilder, save, small_cnn
+from tests.converters.graphs import Array, GraphBuilder, save, small_cnn
 from tests.converters.hub_nodes import run
 
 
@@ -84,3 +85,24 @@ def test_a_model_that_mixes_its_batch_is_refused_with_what_to_do(cache: Path, tm
     assert "depends on the other samples" in done.err
     assert "inference" in done.err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("labels", [np.arange(3), np.array(["a", "b", "c"])], ids=["numbers", "text"])
+def test_an_onnx_file_of_trees_with_its_map_becomes_plain_tensors(labels: Array, tmp_path: Path) -> None:
+    pytest.importorskip("skl2onnx", reason="the model is made with the extra [sklearn]")
+    from skl2onnx import to_onnx
+    from sklearn.ensemble import RandomForestClassifier
+
+    random = np.random.default_rng(0)
+    x = random.random((60, 4)).astype(np.float32)
+    forest = RandomForestClassifier(5, max_depth=4, random_state=0).fit(x, labels[(3 * x[:, 0]).astype(int)])
+    path = save(to_onnx(forest, x[:1], target_opset={"": 17, "ai.onnx.ml": 3}), tmp_path / "forest.onnx")
+    source = onnx_model.load(path)
+    scores = source.run({"X": x})["output_probability"]
+    np.testing.assert_allclose(scores, forest.predict_proba(x), atol=1e-6)
+    source.export(tmp_path / "raw.onnx")
+    found = hub.canonical(onnx.load(tmp_path / "raw.onnx"))
+    assert {node.domain for node in found.model.graph} == {""}
+    got = run(hub.to_proto(found.model), {"X": x})
+    np.testing.assert_allclose(got["output_probability"], scores, atol=1e-6)
+    assert {item.name for item in source.signature.outputs} == set(got)
