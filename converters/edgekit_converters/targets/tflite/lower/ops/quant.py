@@ -52,8 +52,8 @@ def _dequantized(ctx: Context, node: ir.Node, source: ir.Value, quant: Quant) ->
 
 def _arithmetic_dequantize(ctx: Context, node: ir.Node) -> None:
     source, out = nodes.required(node, 0), node.outputs[0]
-    if ctx.dtype(out) is not _D.FLOAT or nodes.attr_int(node, "block_size", 0):
-        nodes.refuse(node, "in this type or in blocks", code="unsupported_attribute")
+    if ctx.dtype(out) is not _D.FLOAT:
+        nodes.refuse(node, f"to {ctx.dtype(out).name}", code="unsupported_type")
     if ctx.dtype(source) not in (*_RANGES, _D.INT32):
         nodes.refuse(node, f"of {ctx.dtype(source).name}", code="unsupported_type")
     real = ctx.cast(ctx.tensor(source), _D.FLOAT)
@@ -69,8 +69,8 @@ def _arithmetic_dequantize(ctx: Context, node: ir.Node) -> None:
 def quantize(ctx: Context, node: ir.Node) -> None:
     """x / scale rounded half to even, plus zero, saturated."""
     source, out = nodes.required(node, 0), node.outputs[0]
-    if ctx.dtype(source) is not _D.FLOAT or nodes.attr_int(node, "block_size", 0):
-        nodes.refuse(node, f"of {ctx.dtype(source).name}, or in blocks", code="unsupported_type")
+    if ctx.dtype(source) is not _D.FLOAT:
+        nodes.refuse(node, f"of {ctx.dtype(source).name}", code="unsupported_type")
     quant = ctx.quants.get(out)
     kind = ctx.dtype(out)
     if quant is not None and kind in _STORED and not quant.per_channel and not out.is_graph_output():
@@ -99,4 +99,16 @@ def _parameter(ctx: Context, node: ir.Node, index: int) -> Tensor | None:
     if tensor.rank == 0 or tensor.shape == (1,) or rank == 0:
         return tensor
     axis = nodes.axis_of(node, rank, default=1)
+    if tensor.rank > 1:
+        return _repeated(ctx, node, tensor, axis)
     return ctx.reshape(tensor, [tensor.shape[0] if i == axis else 1 for i in range(rank)])
+
+
+def _repeated(ctx: Context, node: ir.Node, tensor: Tensor, axis: int) -> Tensor:
+    """Parameters of blocks along `axis`, one for each element."""
+    size, block = ctx.shape(nodes.required(node, 0))[axis], nodes.attr_int(node, "block_size", 0)
+    if size is None or block < 1:
+        nodes.refuse(node, "blocks over a size known only at run time", code="dynamic_shape")
+    shape = (*tensor.shape[:axis], size, *tensor.shape[axis + 1 :])
+    places = ctx.ints(np.arange(size) // block)
+    return ctx.emit("GATHER", [tensor, places], tensor.spec(shape), axis=axis)
