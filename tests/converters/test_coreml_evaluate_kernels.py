@@ -111,6 +111,7 @@ def test_what_the_definition_of_an_op_leaves_open_is_refused() -> None:
     _refused("undefined_behaviour", "gather", x=TABLE, indices=[-1], axis=0, validate_indices=False)
     _refused("undefined_behaviour", "gather", x=TABLE, indices=[3], axis=0)
     _refused("undefined_behaviour", "cast", x=np.array([3e9], np.float32), dtype="int32")
+    _refused("undefined_behaviour", "round", x=np.array([2.5], np.float32))
     _refused("undefined_behaviour", "real_div", x=np.array([-7]), y=np.array([2]))
     _refused("undefined_behaviour", "floor_div", x=np.array([7]), y=np.array([0]))
     _refused(

@@ -304,6 +304,18 @@ def test_whole_numbers_that_a_pass_cuts_to_16_bits_are_found(tmp_path: Path) -> 
     assert _codes(path) == ["narrowed"]
 
 
+def test_a_clip_to_one_value_and_an_index_that_crashes_are_found(tmp_path: Path) -> None:
+    def clipped(mb: Any, x: Any) -> Any:
+        return mb.clip(x=x, alpha=np.float32(1), beta=np.float32(1), name="y")
+
+    assert _codes(package(tmp_path, {"x": (2,)}, clipped, opset="iOS16")) == ["clip_bounds"]
+
+    def gathered(mb: Any, x: Any) -> Any:
+        return mb.gather(x=x, indices=np.int32(1), axis=1, name="y")
+
+    assert _codes(package(tmp_path, {"x": (1, 2, 2, 2, 2)}, gathered)) == ["gather_rank"]
+
+
 @pytest.mark.skipif(sys.platform != "darwin", reason="Core ML runs on macOS only")
 def test_on_macos_core_ml_predicts_what_the_evaluator_computes(network: Path) -> None:
     ct = coremltools()

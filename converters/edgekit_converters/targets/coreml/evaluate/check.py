@@ -165,6 +165,32 @@ def _cast(step: Step, program: Program) -> Iterator[tuple[str, str]]:
         yield "narrowed", f"a computed int32 is cut to {step.outputs[0].dtype}"
 
 
+def _clip(step: Step, program: Program) -> Iterator[tuple[str, str]]:
+    """From iOS 17 on the lower bound must be the smaller one (crbug.com/421927615)."""
+    low, high = (program.constants.get(number) for number in _ids(step, "alpha", "beta"))
+    if low is not None and high is not None and float(low) >= float(high):
+        yield "clip_bounds", f"clip from {float(low):g} to {float(high):g}"
+
+
+def _ids(step: Step, *names: str) -> list[int]:
+    found = [step.inputs.get(name) for name in names]
+    return [number if isinstance(number, int) else -1 for number in found]
+
+
+def _gather(step: Step, program: Program) -> Iterator[tuple[str, str]]:
+    """It crashes (crbug.com/391672283)."""
+    x, indices = _input(step, program, "x"), _input(step, program, "indices")
+    if x is not None and indices is not None and len(x.shape) == 5 and not indices.shape:
+        yield "gather_rank", "one index, without axes, into a tensor of rank 5"
+
+
+def _reduce(step: Step, program: Program) -> Iterator[tuple[str, str]]:
+    """Core ML reduces neither a tensor without axes nor over none."""
+    x, axes = _input(step, program, "x"), _numbers(step, program, "axes")
+    if (x is not None and not x.shape) or (axes is not None and not axes):
+        yield "reduce_nothing", "a reduction of rank 0 or over no axis"
+
+
 def _gru(step: Step, program: Program) -> Iterator[tuple[str, str]]:
     """Both are marked as failing in the op tests that coremltools ships."""
     value, after = _input(step, program, "x"), _numbers(step, program, "reset_after")
@@ -220,11 +246,18 @@ def _layer_norm(step: Step, program: Program) -> Iterator[tuple[str, str]]:
         yield "epsilon_lost", f"an epsilon of {float(epsilon):g} is zero in fp16"
 
 
+_REDUCTIONS = (
+    *("argmax", "argmin", "l1_norm", "l2_norm", "log_sum", "log_sum_exp", "max", "mean", "min", "prod"),
+    *("sum", "sum_square"),
+)
 _RULES: dict[str, _Rule] = {
+    **dict.fromkeys((f"reduce_{name}" for name in _REDUCTIONS), _reduce),
     "avg_pool": _pool,
     "batch_norm": _batch_norm,
     "cast": _cast,
+    "clip": _clip,
     "conv_transpose": _transposed,
+    "gather": _gather,
     "gru": _gru,
     "instance_norm": _layer_norm,
     "l2_norm": _layer_norm,

@@ -16,6 +16,7 @@ from coremltools.converters.mil.mil import Builder as mb  # noqa: N813  # as all
 from coremltools.converters.mil.mil import types
 
 from edgekit_converters.targets.coreml.lower.node import Array, Node, Var, as_float, reshaped
+from edgekit_converters.targets.coreml.lower.ops.activation import round_half_even
 from edgekit_converters.targets.coreml.lower.registry import lowers
 
 _RANGES = {
