@@ -97,7 +97,7 @@ def _squeeze(node: Node) -> Var:
         return reshaped(x, result)
     if axes.size == 0:
         return mb.identity(x=x)
-    return mb.squeeze(x=x, axes=sorted(int(axis) % x.rank for axis in axes))
+    return mb.squeeze(x=x, axes=sorted(int(axis) % x.rank for axis in axes.reshape(-1)))
 
 
 @lowers("Unsqueeze")
@@ -111,7 +111,7 @@ def _unsqueeze(node: Node) -> Var:
     rank = x.rank + axes.size
     if not axes.size:
         return mb.identity(x=x)
-    return mb.expand_dims(x=x, axes=sorted(int(axis) % rank for axis in axes))
+    return mb.expand_dims(x=x, axes=sorted(int(axis) % rank for axis in axes.reshape(-1)))
 
 
 @lowers("Shape")
