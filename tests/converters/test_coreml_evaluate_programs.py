@@ -304,7 +304,7 @@ def test_whole_numbers_that_a_pass_cuts_to_16_bits_are_found(tmp_path: Path) -> 
     assert _codes(path) == ["narrowed"]
 
 
-def test_a_clip_to_one_value_and_an_index_that_crashes_are_found(tmp_path: Path) -> None:
+def test_what_crashes_the_runtime_is_found(tmp_path: Path) -> None:
     def clipped(mb: Any, x: Any) -> Any:
         return mb.clip(x=x, alpha=np.float32(1), beta=np.float32(1), name="y")
 
@@ -314,6 +314,11 @@ def test_a_clip_to_one_value_and_an_index_that_crashes_are_found(tmp_path: Path)
         return mb.gather(x=x, indices=np.int32(1), axis=1, name="y")
 
     assert _codes(package(tmp_path, {"x": (1, 2, 2, 2, 2)}, gathered)) == ["gather_rank"]
+
+    def apart(mb: Any, x: Any) -> Any:
+        return mb.layer_norm(x=x, axes=[1, 3], epsilon=np.float32(1e-5), name="y")
+
+    assert _codes(package(tmp_path, {"x": (1, 2, 2, 2)}, apart)) == ["norm_axes"]
 
 
 @pytest.mark.skipif(sys.platform != "darwin", reason="Core ML runs on macOS only")

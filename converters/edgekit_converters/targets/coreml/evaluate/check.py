@@ -232,7 +232,7 @@ def _suppression(step: Step, program: Program) -> Iterator[tuple[str, str]]:
         yield "suppression_fp16", "non-maximum suppression in fp16 gives a wrong result"
 
 
-def _layer_norm(step: Step, program: Program) -> Iterator[tuple[str, str]]:
+def _norm(step: Step, program: Program) -> Iterator[tuple[str, str]]:
     """A variance of nothing: the epsilon must be what keeps it from zero."""
     number = step.inputs.get("epsilon")
     epsilon = program.constants.get(number) if isinstance(number, int) else None
@@ -244,6 +244,14 @@ def _layer_norm(step: Step, program: Program) -> Iterator[tuple[str, str]]:
         and float(np.float16(epsilon)) == 0.0
     ):
         yield "epsilon_lost", f"an epsilon of {float(epsilon):g} is zero in fp16"
+
+
+def _layer_norm(step: Step, program: Program) -> Iterator[tuple[str, str]]:
+    """Other axes than neighbours in order crash the runtime (crbug.com/391423301)."""
+    axes = _numbers(step, program, "axes")
+    if axes is not None and list(axes) != list(range(axes[0], axes[0] + len(axes)) if axes else [None]):
+        yield "norm_axes", f"layer_norm over the axes {axes}"
+    yield from _norm(step, program)
 
 
 _REDUCTIONS = (
@@ -259,8 +267,8 @@ _RULES: dict[str, _Rule] = {
     "conv_transpose": _transposed,
     "gather": _gather,
     "gru": _gru,
-    "instance_norm": _layer_norm,
-    "l2_norm": _layer_norm,
+    "instance_norm": _norm,
+    "l2_norm": _norm,
     "l2_pool": _pool,
     "layer_norm": _layer_norm,
     "linear": _whole_product,
