@@ -83,3 +83,18 @@ def test_values_that_keep_their_axis_order_are_not_moved_by_elementwise_ops() ->
     feeds = [{"x": floats(count, 4, 6, 6), "s": floats(4, 1, 1)} for count in (1, 3)]
     made = agrees(graph + body, *feeds)
     assert made.facts["transposes"] == 2
+
+
+def test_a_product_takes_its_bias_and_leaves_the_axes_as_they_are_held() -> None:
+    numbers = "<float[4,3] w = {1,2,3,4,5,6,7,8,9,10,11,12}, float[1,1,3] b = {0.5,-1,2}>"
+    graph = f"g (float[2,5,4] x) => (float[] y) {numbers} {{ t = Transpose<perm=[1,0,2]>(x) m = MatMul(t, w)"
+    made = agrees(
+        f"{graph} a = Add(b, m) r = Relu(a) y = Transpose<perm=[1,0,2]>(r) }}", {"x": floats(2, 5, 4)}
+    )
+    assert made.facts["ops"] == {"FULLY_CONNECTED": 1}
+
+
+def test_a_bias_that_others_read_too_is_added_by_itself() -> None:
+    numbers = "<float[4,3] w = {1,2,3,4,5,6,7,8,9,10,11,12}, float[3] b = {0.5,-1,2}>"
+    graph = f"g (float[2,4] x) => (float[] y, float[] m) {numbers} {{ m = MatMul(x, w) y = Add(m, b) }}"
+    agrees(graph, {"x": floats(2, 4)}, rtol=1e-5)

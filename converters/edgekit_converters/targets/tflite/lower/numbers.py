@@ -28,8 +28,8 @@ D = ir.DataType
 NUMBERS = frozenset({D.FLOAT, D.INT32, D.INT64})
 """What the arithmetic kernels take."""
 FLOATS = frozenset({D.FLOAT})
-MOVED = frozenset({D.FLOAT, D.FLOAT16, D.INT8, D.UINT8, D.INT16, D.INT32, D.INT64, D.BOOL})
-"""What CONCATENATION, GATHER, PAD and their like take."""
+MOVED = frozenset({D.FLOAT, D.INT8, D.UINT8, D.INT16, D.INT32, D.INT64, D.BOOL})
+"""What CONCATENATION, GATHER, PAD and their like take (float16 only since LiteRT 2)."""
 
 _WIDER = {
     D.FLOAT16: D.FLOAT,
