@@ -41,14 +41,14 @@ def main(run: Run) -> None:
 def _model(run: Run, name: str, folder: Path) -> None:
     source, reference, inputs = MODELS[name]
     calibration, test = inputs(zoo())
-    made = _int8(zoo() / source, calibration, folder / name)
+    made = int8(zoo() / source, calibration, folder / name)
     theirs = (zoo() / reference).read_bytes()
     expected = made["expected"](test)
     run.add(f"{name}-bytes", f"{name}: our file", "B", [len(made["file"])])
     run.add(f"{name}-bytes-reference", f"{name}: the reference file", "B", [len(theirs)])
     for label, data in (("", made["file"]), ("-reference", theirs)):
-        found = _litert(data, "xnnpack")(test)
-        run.add(f"{name}-snr{label}", f"{name}{label}: signal to noise", "dB", [_snr(expected, found)])
+        found = litert(data, "xnnpack")(test)
+        run.add(f"{name}-snr{label}", f"{name}{label}: signal to noise", "dB", [snr(expected, found)])
         agree = np.mean(_flat(expected).argmax(1) == _flat(found).argmax(1))
         run.add(f"{name}-agreement{label}", f"{name}{label}: same largest output", "", [float(agree)])
         if name == "ad01":
@@ -58,14 +58,14 @@ def _model(run: Run, name: str, folder: Path) -> None:
     run.add(f"{name}-latency", f"{name}: our file, one thread", "us", ours)
     run.add(f"{name}-latency-reference", f"{name}: the reference file, one thread", "us", others)
     for kernels in ("xnnpack", "builtin"):
-        steps, share = _per_op(made["qdq"], made["inputs"](test[:32]), kernels)
+        steps, share = per_op(made["qdq"], made["inputs"](test[:32]), kernels)
         run.add(f"{name}-steps-{kernels}", f"{name}: largest error of an op, {kernels}", "steps", [steps])
         run.add(f"{name}-differ-{kernels}", f"{name}: values off by one, {kernels}", "%", [100 * share])
     moved = made["facts"].get("rescue", {}).get("layers", [])
     run.add(f"{name}-rescued", f"{name}: rescued layers", "", [len(moved)])
 
 
-def _int8(source: Path, calibration: Samples, folder: Path) -> dict[str, Any]:
+def int8(source: Path, calibration: Samples, folder: Path) -> dict[str, Any]:
     """The source's hub, QDQ graph and TFLite file."""
     import onnx
     import onnx_ir as ir
@@ -122,7 +122,7 @@ def _interpreter(data: bytes, kernels: str) -> Any:
     return Interpreter(model_content=data, num_threads=1, experimental_op_resolver_type=kind)
 
 
-def _litert(data: bytes, kernels: str) -> Callable[[Samples], Any]:
+def litert(data: bytes, kernels: str) -> Callable[[Samples], Any]:
     """Runs a one-input file sample by sample, converting to and from its integers."""
     interpreter = _interpreter(data, kernels)
     interpreter.allocate_tensors()
@@ -166,7 +166,7 @@ def _latencies(ours: bytes, theirs: bytes, sample: Samples, rounds: int) -> tupl
     return times
 
 
-def _per_op(qdq: Any, inputs: Any, kernels: str) -> tuple[int, float]:
+def per_op(qdq: Any, inputs: Any, kernels: str) -> tuple[int, float]:
     """The largest error of any integer op fed with the emulation's integers; share of values off."""
     from edgekit_converters.quantize.emulate import emulate
     from edgekit_converters.quantize.pieces import pieces
@@ -202,8 +202,8 @@ def _digits(run: Run, folder: Path) -> None:
     with np.load(out / "calibration.npz") as data, np.load(out / "validation.npz") as known:
         calibration = next(data[name] for name in data.files if data[name].ndim > 2)
         images, labels = known["image"], known["labels"]
-    made = _int8(out / "model.keras", calibration, folder / "digits-int8")
-    results = {"fp32": made["expected"](images), "int8": _litert(made["file"], "xnnpack")(images)}
+    made = int8(out / "model.keras", calibration, folder / "digits-int8")
+    results = {"fp32": made["expected"](images), "int8": litert(made["file"], "xnnpack")(images)}
     for precision, found in results.items():
         accuracy = 100 * float(np.mean(_flat(found).argmax(1) == labels))
         run.add(f"digits-{precision}", f"digits: {precision} on {len(labels)} images", "%", [accuracy])
@@ -215,7 +215,8 @@ def _flat(values: Any) -> Any:
     return values.reshape(len(values), -1)
 
 
-def _snr(expected: Any, found: Any) -> float:
+def snr(expected: Any, found: Any) -> float:
+    """Signal to noise in dB over all values."""
     a, b = _flat(expected).astype(np.float64), _flat(found).astype(np.float64)
     return float(10 * np.log10(np.square(a).sum() / max(float(np.square(a - b).sum()), 1e-30)))
 

@@ -208,6 +208,30 @@ def test_a_model_of_small_matrices_is_not_called_int4() -> None:
     assert caught.value.code == "nothing_quantized"
 
 
+def test_a_damaged_weight_is_named_and_nothing_is_written() -> None:
+    def build(g: GraphBuilder) -> tuple[str, list[int]]:
+        weight = np.ones((64, 64), np.float32)
+        weight[3, 5] = np.nan
+        return g.op("MatMul", g.op("Relu", "x"), g.constant(weight)), [64]
+
+    model = canonical(build, (64,))
+    names = ["x", *(str(item.name) for node in model.graph for item in node.outputs)]
+    ranges = dict.fromkeys(names, (0.0, 1.0))
+    with pytest.raises(Refusal, match="MatMul") as caught:
+        weight_only(model)
+    assert caught.value.code == "not_finite"
+    with pytest.raises(Refusal, match="MatMul") as caught:
+        quantize(model, ranges, TFLITE, precision="int8")
+    assert caught.value.code == "not_finite"
+
+
+def test_too_few_samples_are_told_in_the_facts(tmp_path: Path) -> None:
+    model = canonical(residual)
+    ranges, given = stored(model, samples(3), tmp_path)
+    _, facts = for_target(model, ranges, TFLITE, "int8", samples=given)
+    assert facts["doubts"] == ["too_few_samples"]
+
+
 @pytest.mark.parametrize("precision", ["int8", "int16x8"])
 @pytest.mark.parametrize("kernels", ["xnnpack", "builtin"])
 def test_each_integer_op_of_tflite_is_within_one_step_of_the_emulation(precision: str, kernels: str) -> None:

@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from edgekit_converters.errors import Refusal
 from edgekit_converters.quantize import grids
-from edgekit_converters.quantize.graphs import clone, constant, remove_unused, store
+from edgekit_converters.quantize.graphs import clone, constant, finite_constant, remove_unused, store
 from edgekit_converters.quantize.roles import array, integer
 
 BLOCK = 32
@@ -41,6 +41,7 @@ def weight_only(model: ir.Model, kind: str = "int4", block: int = BLOCK) -> tupl
         assert value is not None
         name = str(value.name)
         if name not in done:
+            finite_constant(node, index)
             done[name] = _stored(copy.graph, value, axis, kind, block)
             saved += int(constant(value).size)
         node.replace_input_with(index, done[name])

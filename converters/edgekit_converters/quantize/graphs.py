@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from edgekit_converters.errors import Refusal
 from edgekit_converters.quantize.roles import WEIGHTED, array, integer
 
 
@@ -49,6 +50,22 @@ def constant(value: ir.Value | None) -> Any:
     found = array(value)
     assert found is not None
     return found.numpy()
+
+
+def finite_constant(node: ir.Node, index: int) -> Any:
+    """The constant that `node` reads at `index`.
+
+    Raises:
+        Refusal: it holds NaN or infinity, which no grid has.
+    """
+    found = constant(node.inputs[index])
+    if not np.isfinite(found).all():
+        raise Refusal(
+            f"{node.op_type} {node.name!r}: its constant input {index} holds NaN or infinity",
+            remedy="look at the training: the model itself is damaged",
+            code="not_finite",
+        )
+    return found
 
 
 def weight_sizes(graph: ir.Graph) -> dict[str, int]:

@@ -27,6 +27,7 @@ from edgekit_converters.quantize.ranges import METHODS, Ranges
 from edgekit_converters.quantize.rescue import Rescue, cost, rescue
 from edgekit_converters.quantize.roles import MOVERS, WEIGHTED
 from edgekit_converters.quantize.running import float_tensors, runs
+from edgekit_converters.quantize.sanity import doubts
 from edgekit_converters.quantize.search import Found, Recipe, search
 from edgekit_converters.quantize.statistics import Statistics, Tensor, load
 
@@ -189,6 +190,7 @@ class _Bench:
             "weighted_ops": [sum(name in assignment.ops for name in weighted), len(weighted)],
             "float_ops": {name: f"{kinds[name]}: {why}" for name, why in sorted(assignment.left.items())},
             "split_heads": list(assignment.split),
+            "doubts": list(doubts(self._stored)),
         }
         if found is not None:
             facts["tried"] = [[" + ".join(item.words()), round(value, 2)] for item, value in found.tried]

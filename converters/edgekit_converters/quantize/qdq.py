@@ -24,7 +24,7 @@ from edgekit_converters.quantize.assign import (
     key,
     kind_of,
 )
-from edgekit_converters.quantize.graphs import clone, constant, remove_unused, store
+from edgekit_converters.quantize.graphs import clone, constant, finite_constant, remove_unused, store
 from edgekit_converters.quantize.grids import Grid, activation_grid
 from edgekit_converters.quantize.roles import array, roles
 
@@ -158,9 +158,9 @@ class _Writer:
         found = roles(node)
         assert found.weight is not None
         axis = found.axis if rule.weights_per_channel else None
-        weight = constant(node.inputs[found.weight])
+        weight = finite_constant(node, found.weight)
         scales = grids.weight_scales(weight, axis)
-        bias = constant(node.inputs[found.bias]) if found.bias is not None else None
+        bias = finite_constant(node, found.bias) if found.bias is not None else None
         scale = self._input_scale(node, found.data[0])
         whole_bias = bias is not None and bias.ndim == 1 and self._rules.bias == "int32"
         if whole_bias:

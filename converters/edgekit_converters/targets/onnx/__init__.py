@@ -1,7 +1,8 @@
-"""ONNX files for onnxruntime: the canonical hub itself (fp32), and as QDQ int8.
+"""ONNX files for onnxruntime: the canonical hub itself (fp32), and as QDQ int8 or int4.
 
 int8 is written from the one stored calibration of the hub by `quantize`, under the rules of
-onnxruntime: int8 activations per tensor, int8 weights per channel, symmetric.
+onnxruntime: uint8 activations per tensor, int8 weights per channel, symmetric; int4 is weights alone, in
+blocks.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ class OnnxTarget:
     """See the module."""
 
     name = "onnx"
-    precisions = ("fp32", "int8")
+    precisions = ("fp32", "int8", "int4")
     worker = "plain"
     method = "executed"
     runtime = "onnxruntime"
@@ -36,13 +37,13 @@ class OnnxTarget:
         """Write ``model.onnx``.
 
         Raises:
-            Refusal: no calibration for int8, or nothing was quantized.
+            Refusal: no calibration for int8, or nothing to quantize.
         """
         from edgekit_converters.targets.onnx.inspect import inspect
 
         path, facts = folder / FILE, {}
-        if job.precision == "int8":
-            facts = {"quantization": _write_int8(job, path)}
+        if job.precision != "fp32":
+            facts = {"quantization": _write_quantized(job, path)}
         else:
             path.write_bytes(Path(job.hub).read_bytes())
         return Built(
@@ -50,7 +51,7 @@ class OnnxTarget:
             inputs=job.inputs,
             outputs=job.outputs,
             requires=Requirements(runtime=self.runtime, min_runtime=MINIMUM),
-            route=f"{job.source.kind} > hub" + (" > QDQ" if job.precision == "int8" else ""),
+            route=f"{job.source.kind} > hub" + (" > QDQ" if job.precision != "fp32" else ""),
             facts={**inspect(path), **facts},
             tools={"onnxruntime": version("onnxruntime")},
         )
@@ -68,7 +69,7 @@ class OnnxTarget:
         return version("onnxruntime")
 
 
-def _write_int8(job: Job, path: Path) -> Mapping[str, Any]:
+def _write_quantized(job: Job, path: Path) -> Mapping[str, Any]:
     """Write the QDQ form of the hub; gives the facts of its making."""
     import onnx_ir as ir
 
