@@ -148,6 +148,15 @@ def test_small_arguments_keep_their_digits() -> None:
     agrees(f"{graph} {body}", {"x": tiny}, rtol=1e-6, atol=0)
 
 
+@pytest.mark.parametrize("inverse", ["Reciprocal(r)", "Div(one, r)"])
+def test_a_root_and_its_reciprocal_are_one_kernel_unless_the_root_is_read_too(inverse: str) -> None:
+    graph = f"g (float[9] x) => (float[9] y) <float one = {{1.0}}> {{ r = Sqrt(x) y = {inverse} }}"
+    made = agrees(graph, {"x": floats(9, low=0.1)}, rtol=1e-6)
+    assert made.facts["ops"] == {"RSQRT": 1}
+    both = "g (float[9] x) => (float[9] y, float[9] z) <float one = {1.0}>"
+    agrees(f"{both} {{ r = Sqrt(x) y = {inverse} z = Neg(r) }}", {"x": floats(9, low=0.1)}, rtol=1e-6)
+
+
 def test_rounding_goes_to_the_even_neighbour() -> None:
     x = np.array([-2.5, -1.5, -0.5, 0.5, 1.5, 2.5, 0.49999997, 8388609.0], np.float32)
     agrees("g (float[8] x) => (float[8] y) { y = Round(x) }", {"x": x}, atol=0)

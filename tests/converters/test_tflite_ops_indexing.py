@@ -309,6 +309,15 @@ def test_tensors_made_from_numbers() -> None:
     agrees(f"{graph} {numbers} {body}", *feeds)
 
 
+def test_a_range_that_never_reaches_its_limit_has_no_elements() -> None:
+    graph = "g (int64 a, int64 b, int64 c, float[2] x) => (float[] y) { r = Range(a, b, c) f = Cast<to=1>(r)"
+    feeds = [
+        {"a": np.array(first), "b": np.array(last), "c": np.array(step), "x": floats(2)}
+        for first, last, step in ((5, 3, 1), (3, 5, -1), (0, 7, 3), (7, 0, -3))
+    ]
+    agrees(f"{graph} y = Concat<axis=0>(x, f) }}", *feeds)
+
+
 @pytest.mark.parametrize("limit", [0.0, 0.4, 1.0])
 @pytest.mark.parametrize("centre", [0, 1])
 def test_boxes_that_overlap_are_dropped_as_onnxruntime_drops_them(limit: float, centre: int) -> None:

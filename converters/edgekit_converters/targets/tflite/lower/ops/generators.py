@@ -35,7 +35,17 @@ def range_(ctx: Context, node: ir.Node) -> None:
     """Numbers from `start` to below `limit`."""
     ends = [ctx.tensor(given(node, index)) for index in range(3)]
     wide = [parts.scalar(ctx, widened(ctx, item, NUMBERS)) for item in ends]
-    made = ctx.emit("RANGE", wide, Spec((None,), wide[0].dtype))
+    start, limit, step = wide
+    # The kernel fails where ONNX gives nothing: when the limit lies behind the start.
+    number = ctx.constant(given(node, 2))
+    if number is not None and number.size == 1:
+        op = "MINIMUM" if float(number.reshape(-1)[0]) < 0 else "MAXIMUM"
+        reached = ctx.binary(op, limit, start)
+    else:
+        down = parts.compare(ctx, "LESS", step, parts.like(ctx, step, 0))
+        least, most = ctx.binary("MINIMUM", limit, start), ctx.binary("MAXIMUM", limit, start)
+        reached = parts.select(ctx, down, least, most)
+    made = ctx.emit("RANGE", [start, reached, step], Spec((None,), start.dtype))
     ctx.set(node.outputs[0], ctx.cast(made, ends[0].dtype))
 
 

@@ -23,7 +23,6 @@ from edgekit_converters.targets.tflite.lower.tensors import Spec, Tensor
 _KERNELS = {
     "Exp": "EXP",
     "Log": "LOG",
-    "Sqrt": "SQRT",
     "Sin": "SIN",
     "Cos": "COS",
     "Floor": "FLOOR",
@@ -44,6 +43,17 @@ def apply(ctx: Context, node: ir.Node, function: Function, kinds: frozenset[ir.D
 def kernel(ctx: Context, node: ir.Node) -> None:
     """One kernel (ROUND rounds half to even, as ONNX asks)."""
     apply(ctx, node, lambda ctx, x: ctx.unary(_KERNELS[node.op_type], x))
+
+
+@lowers("Sqrt")
+def sqrt(ctx: Context, node: ir.Node) -> None:
+    """Square root; with its reciprocal, when nobody else reads the root, one kernel."""
+    follower = _reciprocal_of(ctx, node)
+    if follower is None:
+        return apply(ctx, node, lambda ctx, x: ctx.unary("SQRT", x))
+    ctx.done.add(follower)
+    tensor, perm = ctx.any_layout(given(node, 0))
+    return ctx.set(follower.outputs[0], ctx.unary("RSQRT", tensor), perm)
 
 
 @lowers("Abs")
@@ -197,6 +207,22 @@ def error_function(ctx: Context, x: Tensor) -> Tensor:
     z = parts.select(ctx, small, parts.like(ctx, x, 1.0), parts.times(ctx, near, math.sqrt(2)))
     outer = parts.minus(ctx, parts.over(ctx, parts.times(ctx, ctx.unary("GELU", z), 2.0), z), 1.0)
     return parts.select(ctx, small, inner, outer)
+
+
+def _reciprocal_of(ctx: Context, node: ir.Node) -> ir.Node | None:
+    """The node that alone reads `node`, where it is 1 / root in float32."""
+    out = node.outputs[0]
+    uses = tuple(out.uses())
+    if len(uses) != 1 or out.is_graph_output() or ctx.dtype(given(node, 0)) is not D.FLOAT:
+        return None
+    reader = uses[0].node
+    if reader.op_type == "Reciprocal":
+        return reader
+    if reader.op_type != "Div" or uses[0].idx != 1:
+        return None
+    one = ctx.constant(given(reader, 0))
+    scalar = one is not None and one.size == 1 and one.ndim <= ctx.rank(out)
+    return reader if scalar and one is not None and float(one.reshape(-1)[0]) == 1.0 else None
 
 
 def _atan(ctx: Context, x: Tensor) -> Tensor:
