@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import socket
 import urllib.request
+from importlib.util import find_spec
 
 import pytest
 
 from edgekit.ports import Clock
-from tests.conftest import FrozenClock, NetworkBlockedError, require_service
+from tests.conftest import FrozenClock, NetworkBlockedError, in_ci, require_service
 
 PUBLIC = "192.0.2.1"  # TEST-NET-1: documentation only, routed nowhere
 
@@ -73,3 +74,11 @@ def test_the_frozen_clock_is_a_clock(clock: FrozenClock) -> None:
     clock.jump(0)
     assert as_port.now() == 0
     assert as_port.monotonic() == before[1] + 5
+
+
+def test_where_nothing_may_be_skipped_every_extra_is_installed() -> None:
+    wanted = ("tensorflow", "torch", "onnxscript", "skl2onnx", "onnxmltools", "xgboost", "lightgbm", "cv2")
+    missing = [name for name in wanted if find_spec(name) is None]
+    if not in_ci():
+        pytest.skip(f"only where CI=true; missing here: {', '.join(missing) or 'none'}")
+    assert missing == []
