@@ -274,6 +274,19 @@ def _run(data: bytes, inputs: list[Any], kernels: str) -> list[Any]:
     return [interpreter.get_tensor(item["index"]).copy() for item in interpreter.get_output_details()]
 
 
+def test_every_op_in_tflites_rules_has_an_integer_form_in_its_lowering() -> None:
+    """A rule without an integer form is a conversion there and back for nothing."""
+    from edgekit_converters.targets.tflite.lower.registry import Quantized, rules
+
+    forms = {
+        (op, kind.lower())
+        for op, rule in rules().items()
+        for kind in rule.dtypes
+        if rule.quantized is not Quantized.NONE and kind != "UINT8"
+    }
+    assert {(op, rule.activations[0]) for rule in TFLITE.ops for op in rule.ops} <= forms
+
+
 def test_the_rescue_type_of_each_runtime_is_the_cheaper_one() -> None:
     assert (TFLITE.rescue, TIDL.rescue) == ("float32", "int16")
     assert replace(TFLITE, rescue="int16").rescue == "int16"
