@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgekit.errors import DataError
+from edgekit.errors import DataError, EdgekitError
 from edgekit_converters.errors import Refusal
 from edgekit_converters.targets.coreml.evaluate import Evaluator, check, load
 from tests.converters.mil_packages import coremltools, drawn, package, quiet
@@ -218,6 +219,46 @@ def test_a_damaged_package_is_refused_not_crashed(network: Path, tmp_path: Path,
     with pytest.raises(Refusal) as caught:
         load(damaged)
     assert _code(caught) == "package_unreadable"
+
+
+def test_bytes_that_flipped_are_refused_or_harmless(network: Path, tmp_path: Path) -> None:
+    flipped, random = tmp_path / "flipped.mlpackage", np.random.default_rng(3)
+    shutil.copytree(network, flipped)
+    model = flipped / "Data" / "com.apple.CoreML" / "model.mlmodel"
+    sound = model.read_bytes()
+    refused = 0
+    for _ in range(60):
+        changed = bytearray(sound)
+        for place in random.integers(0, len(sound), 3):
+            changed[place] = random.integers(0, 256)
+        model.write_bytes(changed)
+        try:
+            with quiet():
+                Evaluator(flipped).run({"x": drawn(*IMAGE)})
+        except EdgekitError:
+            refused += 1
+    assert refused > 40
+
+
+def test_a_program_with_state_is_refused_by_its_op(tmp_path: Path) -> None:
+    ct = coremltools()
+    from coremltools.converters.mil.mil import Builder as mb  # noqa: N813  # as its examples have it
+    from coremltools.converters.mil.mil import types
+
+    half = {"shape": (2,), "dtype": types.fp16}
+    with quiet():
+
+        @mb.program(  # type: ignore[untyped-decorator]  # coremltools has no types
+            input_specs=[mb.TensorSpec(**half), mb.StateTensorSpec(**half)], opset_version=ct.target.iOS18
+        )
+        def program(x: Any, kept: Any) -> Any:
+            return mb.add(x=mb.read_state(input=kept), y=x, name="y")
+
+        options = {"convert_to": "mlprogram", "minimum_deployment_target": ct.target.iOS18}
+        ct.convert(program, skip_model_load=True, **options).save(str(tmp_path / "state.mlpackage"))
+    with pytest.raises(Refusal, match="keeps state") as caught:
+        Evaluator(tmp_path / "state.mlpackage")
+    assert _code(caught) == "no_evaluator_kernel"
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from edgekit_converters.targets.coreml.evaluate.program import Block, Program, S
 
 _RANK = 5
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_@]*\Z")
-_ALWAYS = frozenset({"fp32", "fp16", "int32", "bool", "string", "list", "dict"})
+_ALWAYS = frozenset({"fp32", "fp16", "int32", "bool", "string", "list", "dict", "state"})
 _SMALL = frozenset({"int8", "uint8", "int16", "uint16"})
 _PORTS = {15: {"fp32", "int32"}, 16: {"fp32", "int32", "fp16"}, 26: {"fp32", "int32", "fp16", "int8"}}
 _SPECIAL = frozenset({"classify"})
@@ -62,7 +62,7 @@ def _ports(program: Program) -> Iterator[Violation]:
     ports = [*program.main.inputs, *([] if labelled else outputs)]
     if not program.main.inputs:
         yield Violation(code="no_inputs", where="the program", why="Core ML runs no program without inputs")
-    for value in ports:
+    for value in (item for item in ports if item.dtype != "state"):
         if value.dtype not in allowed:
             why = f"{value.dtype} at the boundary; iOS {program.opset} takes {', '.join(sorted(allowed))}"
             yield Violation(code="port_type", where=value.name, why=why)

@@ -138,8 +138,9 @@ class _Reader:
 def _dtype(var: Any) -> str:
     from coremltools.converters.mil.mil import types
 
-    if types.is_list(var.sym_type) or types.is_dict(var.sym_type):
-        return "list" if types.is_list(var.sym_type) else "dict"
+    for kind, name in ((types.is_list, "list"), (types.is_dict, "dict"), (types.is_state, "state")):
+        if kind(var.sym_type):
+            return name
     return str(types.builtin_to_string(var.dtype))
 
 
