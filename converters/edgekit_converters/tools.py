@@ -14,6 +14,13 @@ _TOOLS = {
     "onnxruntime": ("onnxruntime",),
     "litert": ("ai-edge-litert",),
     "coremltools": ("coremltools",),
+    "torch": ("torch",),
+    "onnxscript": ("onnxscript",),
+    "scikit-learn": ("scikit-learn",),
+    "skl2onnx": ("skl2onnx",),
+    "xgboost": ("xgboost-cpu", "xgboost"),
+    "lightgbm": ("lightgbm",),
+    "opencv": ("opencv-python-headless", "opencv-python"),
     "numpy": ("numpy",),
 }
 

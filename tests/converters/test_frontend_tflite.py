@@ -20,12 +20,15 @@ from numpy.typing import NDArray
 from edgekit.errors import SourceError
 from edgekit.rules import load_rules
 from edgekit_converters import frontends
+from edgekit_converters.errors import Refusal
 from edgekit_converters.frontends.tflite_model import convert, reader
 from edgekit_converters.frontends.tflite_model.signature import with_signature
 from edgekit_converters.quantize.qdq import quantize
 from edgekit_converters.quantize.ranges import Ranges
 from edgekit_converters.source import recognise
+from edgekit_converters.targets.tflite import TfliteTarget
 from edgekit_converters.targets.tflite.lower import build
+from edgekit_converters.values import Job
 from tests.converters.quant_models import canonical, known, residual, samples
 from tests.converters.tflite_ops import lowered
 
@@ -210,3 +213,32 @@ def test_what_has_no_form_is_refused_with_the_op_named() -> None:
     strange = replace(file, ops=[replace(file.ops[0], kind="FAKE_QUANT"), *file.ops[1:]])
     with pytest.raises(SourceError, match="FAKE_QUANT"):
         convert.to_onnx(strange, "m")
+
+
+def test_a_tflite_target_gets_the_file_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "m.tflite"
+    path.write_bytes(integers())
+    source = recognise(path)
+    signature = frontends.load(source).signature
+    target = TfliteTarget()
+    routes = [route.name for route in target.routes("tflite", "int8")]
+    assert routes == ["as_is", "hub"]
+    job = Job(
+        target="tflite",
+        precision="int8",
+        source=source,
+        hub="",
+        inputs=tuple(replace(port, name="picture") for port in signature.inputs),
+        outputs=signature.outputs,
+        options={"route": "as_is"},
+    )
+    (tmp_path / "out").mkdir()
+    built = target.build(job, tmp_path / "out")
+    assert (tmp_path / "out" / built.main).read_bytes() == integers()
+    rows = RANDOM.integers(-128, 128, (4, 3, 8, 8)).astype(np.int8)
+    found = target.run(tmp_path / "out", built, {"picture": rows})
+    expected = frontends.load(source).run({signature.inputs[0].name: rows})
+    for name, values in expected.items():
+        np.testing.assert_array_equal(found[name], values)
+    with pytest.raises(Refusal, match="int8 already"):
+        target.build(replace(job, precision="fp32"), tmp_path / "out")

@@ -46,14 +46,14 @@ def convert(request: Request, progress: Progress | None = None, pool: Pool | Non
     chosen = [load_profile(name) for name in dict.fromkeys(request.profiles)]
     profiles = [deployed(item, request.deployment_target) for item in chosen]
     _check_out(request.out)
-    recognise(request.source, trust=request.trust)
+    source = recognise(request.source, trust=request.trust)
     contract = read_contract(request)
     plan = make_plan(
         profiles,
         targets=request.targets,
         precisions=request.precisions,
         installed=known_targets(),
-        has_calibration=bool(request.calibration or contract.data.calibration),
+        has_calibration=bool(request.calibration or contract.data.calibration) or source.kind == "tflite",
     )
     try:
         with tempfile.TemporaryDirectory(prefix="edgekit-") as work:

@@ -1,8 +1,8 @@
 """TFLite FlatBuffers, written by our own lowering of the hub and executed by LiteRT.
 
-Two routes, tried in this order: the hub and `lower`, without TensorFlow, for every source; and, for
-``keras`` and ``savedmodel`` sources whose first route is refused, TensorFlow's converter (`convert`). Each
-file has the contract's names on its tensors and in its signature.
+Routes, tried in this order: for ``tflite`` sources the file itself (`as_is`); the hub and `lower`, without
+TensorFlow, for every source; and, for ``keras`` and ``savedmodel`` sources whose route through the hub is
+refused, TensorFlow's converter (`convert`). Each file has the contract's names in its signature.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ class TfliteTarget:
     def routes(self, kind: str, precision: str) -> tuple[Route, ...]:
         """Ways to build from a source of `kind`, the cheapest first."""
         own = Route(name="hub", worker="plain")
+        if kind == "tflite" and precision in ("fp32", "int8"):
+            return Route(name="as_is", worker="plain", needs_hub=False), own
         foreign = kind in ("keras", "savedmodel") and precision in _BY_TENSORFLOW
         return (own, Route(name="tensorflow", worker="tensorflow", needs_hub=False)) if foreign else (own,)
 
@@ -47,6 +49,10 @@ class TfliteTarget:
             from edgekit_converters.targets.tflite.convert import build as by_tensorflow
 
             return by_tensorflow(job, folder / FILE)
+        if job.options.get("route") == "as_is":
+            from edgekit_converters.targets.tflite.as_is import build as as_it_is
+
+            return as_it_is(job, folder / FILE)
         from edgekit_converters.targets.tflite.build import build as by_hub
 
         return by_hub(job, folder / FILE)

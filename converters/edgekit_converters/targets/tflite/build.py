@@ -108,7 +108,7 @@ def _bound(wanted: tuple[Tensor, ...], ports: tuple[Port, ...]) -> tuple[Tensor,
 def _with_scale(item: Tensor, port: Port) -> Tensor:
     from dataclasses import replace
 
-    if port.quant is None:
+    if port.quant is None or not item.dtype.startswith("float"):  # the contract's integers are the file's
         return item
     scale, zero = port.quant.scale[0], port.quant.zero_point[0]
     return replace(item, quantization=Quantization(scale=scale, zero_point=zero))
