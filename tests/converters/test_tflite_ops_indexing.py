@@ -243,6 +243,15 @@ def test_the_first_of_equals_stands_first(kind: str, largest: int, axis: int) ->
     agrees(f"{graph} {body}", {"x": x, "k": ints(3)}, {"x": x[:2], "k": ints(1)})
 
 
+@pytest.mark.parametrize(("outputs", "read"), [("v, i", "v"), ("v, i", "i")])
+def test_the_largest_or_their_places_alone(outputs: str, read: str) -> None:
+    kind = {"v": "float", "i": "int64"}[read]
+    graph = (
+        f"g (float[3,5] x) => ({kind}[] y) <int64[1] k = {{2}}> {{ {outputs} = TopK(x, k) y = Neg({read}) }}"
+    )
+    agrees(graph, {"x": floats(3, 5)})
+
+
 def test_the_smallest_whole_number_is_not_turned_over() -> None:
     x = np.array([[-(2**63), 2**63 - 1, 0, -1]], np.int64)
     graph = "g (int64[1,4] x) => (int64[] v, int64[] i) <int64[1] k = {4}> { v, i = TopK<largest=0>(x, k) }"

@@ -98,3 +98,62 @@ def test_a_bias_that_others_read_too_is_added_by_itself() -> None:
     numbers = "<float[4,3] w = {1,2,3,4,5,6,7,8,9,10,11,12}, float[3] b = {0.5,-1,2}>"
     graph = f"g (float[2,4] x) => (float[] y, float[] m) {numbers} {{ m = MatMul(x, w) y = Add(m, b) }}"
     agrees(graph, {"x": floats(2, 4)}, rtol=1e-5)
+
+
+AFTER_A_POOL = [
+    "Split<axis=1,num_outputs=2>(a)",
+    "Slice(a, one, three, axes)",
+    "Slice(a, three, one, axes, back)",
+    "Pad(a, around)",
+    'Pad<mode="edge">(a, around)',
+    "ReduceMean(a, axes)",
+    "ReduceMean<keepdims=0>(a, axes)",
+    "ReduceMax<keepdims=0>(a, spatial)",
+    "ReduceSum<keepdims=1>(a, spatial)",
+    "ReduceL2(a)",
+    "Softmax<axis=1>(a)",
+    "LogSoftmax<axis=3>(a)",
+    "Hardmax<axis=1>(a)",
+    "Gather<axis=1>(a, three)",
+    "Add(a, row)",
+    "Mul(row, a)",
+    "Sub(a, column)",
+    "Max(a, channel, row)",
+    "PRelu(a, channel)",
+    "PRelu(a, row)",
+    "Where(mask, a, channel)",
+    "Concat<axis=1>(a, x)",
+    "Concat<axis=3>(x, a, a)",
+    "Expand(a, five)",
+    "Tile(a, twice)",
+    "Unsqueeze(a, one)",
+    "CumSum(a, axis)",
+    "Clip(a, low)",
+    "Pow(a, two)",
+    "Trilu(a)",
+    "DepthToSpace<blocksize=2>(a)",
+    "Transpose<perm=[0,3,1,2]>(a)",
+    "MatMul(a, square)",
+    "Flatten<axis=2>(a)",
+]
+_NUMBERS = ", ".join(
+    [
+        "int64[1] one = {1}, int64[1] three = {3}, int64[1] axes = {1}, int64[1] back = {-1}",
+        "int64[8] around = {0,1,2,0,0,0,1,3}, int64[2] spatial = {2,3}, float[6] row = {1,2,3,-4,5,6}",
+        "float[5,1] column = {1,2,3,4,5}, float[4,1,1] channel = {0.5,-1,2,0.1}",
+        "bool[5,1] mask = {1,0,0,1,1}",
+        "int64[5] five = {2,1,4,1,6}, int64[4] twice = {1,2,1,2}, int64 axis = {1}, float low = {0.5}",
+        f"float two = {{2.0}}, float[6,6] square = {{{','.join(str(number % 7) for number in range(36))}}}",
+    ]
+)
+
+
+@pytest.mark.parametrize("computed", AFTER_A_POOL)
+def test_an_op_on_what_is_held_channels_last(computed: str) -> None:
+    outputs = "y, w" if computed.startswith("Split") else "y"
+    graph = f"g (float[2,4,5,6] x) => (float[] y) <{_NUMBERS}> {{ a = MaxPool<kernel_shape=[1,1]>(x)"
+    agrees(f"{graph} {outputs} = {computed} }}", {"x": floats(2, 4, 5, 6)}, rtol=1e-5, atol=1e-5)
+    if "Trilu" not in computed:
+        free = graph.replace("[2,4,5,6] x", "[N,4,5,6] x")
+        feeds = [{"x": floats(count, 4, 5, 6, seed=count)} for count in (1, 3)]
+        agrees(f"{free} {outputs} = {computed} }}", *feeds, rtol=1e-5, atol=1e-5)

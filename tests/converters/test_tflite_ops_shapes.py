@@ -178,6 +178,14 @@ def test_split_of_a_free_size_into_shares() -> None:
     agrees(graph, {"x": floats(2, 3, 8)}, {"x": floats(1, 3, 3)}, {"x": floats(1, 3, 7)})
 
 
+@pytest.mark.parametrize(("first", "second"), [("a", "d"), ("b", "e"), ("c", "f")])
+def test_a_split_whose_other_parts_nobody_reads(first: str, second: str) -> None:
+    graph = "g (float[7] x, float[N] z) => (float[] y, float[] w) <int64[3] s = {2, 1, 4}>"
+    body = "{ a, b, c = Split(x, s) d, e, f = Split<num_outputs=3>(z)"
+    body += f" y = Neg({first}) w = Neg({second}) }}"
+    agrees(f"{graph} {body}", {"x": floats(7), "z": floats(8)}, {"x": floats(7), "z": floats(5)})
+
+
 def test_split_into_computed_sizes() -> None:
     graph = "g (float[5] x, int64[2] s) => (float[] a, float[] b) { a, b = Split(x, s) }"
     agrees(graph, {"x": floats(5), "s": ints(2, 3)}, {"x": floats(5), "s": ints(4, 1)})

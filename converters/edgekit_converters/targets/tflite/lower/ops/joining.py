@@ -67,14 +67,18 @@ def split(ctx: Context, node: ir.Node) -> None:
     bits = as_bits(ctx, tensor, _SPLIT)
     place = perm.index(axis)
     numbers = parts.numbers_of(ctx, sizes)
+    # Outputs at the end that nobody reads may have been dropped from the node.
+    count = (
+        parts.length(ctx, sizes) if sizes is not None else attr_int(node, "num_outputs", len(node.outputs))
+    )
     if sizes is None:
-        numbers = _shares(bits.shape[place], len(node.outputs))
+        numbers = _shares(bits.shape[place], count)
     if numbers is None and sizes is None:
-        made = _even(ctx, bits, place, len(node.outputs))
+        made = _even(ctx, bits, place, count)
     else:
         given_sizes = parts.whole(ctx, sizes) if numbers is None and sizes is not None else None
-        made = _split(ctx, bits, place, numbers, given_sizes, len(node.outputs))
-    for out, item in zip(node.outputs, made, strict=True):
+        made = _split(ctx, bits, place, numbers, given_sizes, count)
+    for out, item in zip(node.outputs, made, strict=False):
         ctx.set(out, from_bits(ctx, item, tensor.dtype), perm)
 
 

@@ -35,7 +35,8 @@ def top_k(ctx: Context, node: ir.Node) -> None:
     # The keys are undone rather than the values gathered.
     values = _ordered_back(ctx, best, tensor.dtype, largest=bool(attr_int(node, "largest", 1)))
     ctx.set(node.outputs[0], values, perm)
-    ctx.set(node.outputs[1], ctx.cast(places, D.INT64), perm)
+    for out in node.outputs[1:]:  # dropped when nobody reads it
+        ctx.set(out, ctx.cast(places, D.INT64), perm)
 
 
 def sorted_first(ctx: Context, keys: Tensor, count: Tensor, number: int | None) -> tuple[Tensor, Tensor]:
