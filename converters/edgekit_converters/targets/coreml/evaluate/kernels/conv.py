@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 
 import numpy as np
 
@@ -55,18 +56,20 @@ def _depthwise(
 def _grouped(
     x: Array, weight: Array, strides: Sequence[int], gaps: Sequence[int], out: Sequence[int], groups: int
 ) -> Array:
-    kernel, number = weight.shape[2:], x.shape[0]
-    deep, wide = weight.shape[1], weight.shape[0] // groups
-    rows, columns = int(np.prod(weight.shape[1:])), int(np.prod(out))
-    y = np.empty((number, weight.shape[0], columns), np.float32)
-    view = window_view(x, kernel, strides, gaps, out)
-    size = max(1, _COLUMNS // max(1, rows * columns))
-    for first in range(0, number, size):
-        for g in range(groups):
-            part = view[first : first + size, g * deep : (g + 1) * deep]
-            matrix = part.reshape(part.shape[0], rows, columns)
-            own = slice(g * wide, (g + 1) * wide)
-            y[first : first + size, own] = weight[own].reshape(wide, rows) @ matrix
+    """One product a group, a few samples or a few rows of one at a time."""
+    number, deep, wide = x.shape[0], weight.shape[1], weight.shape[0] // groups
+    depth, width = int(np.prod(weight.shape[1:])), int(np.prod(out[1:]))
+    y = np.empty((number, weight.shape[0], out[0], width), np.float32)
+    view = window_view(x, weight.shape[2:], strides, gaps, out)
+    rows = max(1, min(out[0], _COLUMNS // max(1, depth * width)))
+    size = max(1, _COLUMNS // max(1, depth * width * out[0]))
+    every = (slice(None),) * len(out)
+    for first, row, g in product(range(0, number, size), range(0, out[0], rows), range(groups)):
+        some, lines = slice(first, first + size), slice(row, row + rows)
+        part = at(view, some, slice(g * deep, (g + 1) * deep), *every, lines)
+        own = slice(g * wide, (g + 1) * wide)
+        found = weight[own].reshape(wide, depth) @ part.reshape(part.shape[0], depth, -1)
+        y[some, own, lines] = found.reshape(part.shape[0], wide, -1, width)
     return y.reshape(number, weight.shape[0], *out)
 
 
