@@ -26,7 +26,7 @@ from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import MinMaxScaler, Normalizer, StandardScaler
+from sklearn.preprocessing import MinMaxScaler, Normalizer, RobustScaler, StandardScaler
 from sklearn.svm import SVC, SVR, LinearSVC
 
 from edgekit.errors import SourceError
@@ -86,6 +86,19 @@ def saved(model: Any, tmp_path: Path) -> Path:
 )
 def test_what_is_said_to_be_equal_is_equal_bit_by_bit(model: Any, labels: Array, tmp_path: Path) -> None:
     expected, found = both(saved(model.fit(ROWS, labels), tmp_path), ROWS, tmp_path, trust=True)
+    for name, values in expected.items():
+        np.testing.assert_array_equal(found[name], values)
+
+
+@pytest.mark.parametrize(
+    "scalers", [(StandardScaler(),), (MinMaxScaler(), RobustScaler())], ids=["standard", "two"]
+)
+def test_scaling_before_trees_moves_no_sample_to_another_leaf(scalers: Any, tmp_path: Path) -> None:
+    """Scaled in float32, every hundredth sample would fall on the other side of a threshold."""
+    rows = np.repeat(ROWS, 4, axis=0) + np.random.default_rng(0).normal(size=(600, 4)).astype(np.float32)
+    model = make_pipeline(*scalers, RandomForestClassifier(30, random_state=0))
+    model.fit(rows, np.repeat(LABELS, 4))
+    expected, found = both(saved(model, tmp_path), rows, tmp_path, trust=True)
     for name, values in expected.items():
         np.testing.assert_array_equal(found[name], values)
 

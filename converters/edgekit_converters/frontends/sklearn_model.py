@@ -33,6 +33,7 @@ _BROKEN = (
     *(ValueError, TypeError, KeyError, IndexError, AttributeError, EOFError, OSError, ImportError),
     *(RuntimeError, OverflowError, MemoryError, struct.error),
 )
+_SCALERS = ("MaxAbsScaler", "MinMaxScaler", "RobustScaler", "StandardScaler")
 _NEIGHBOURS = ("KNeighborsClassifier", "KNeighborsRegressor", "LocalOutlierFactor")
 
 
@@ -169,16 +170,45 @@ def _last(model: Any) -> Any:
 
 
 def _exported(kind: _Kind, where: str) -> onnx.ModelProto:
+    """The ONNX form; scaling right before trees is taken into their thresholds."""
+    from edgekit_converters.frontends import sklearn_trees
+
+    sklearn_trees.register()
+    steps = _steps(kind.model)
+    scales = len(steps) > 1 and all(_keeps_order(step) for step in steps[:-1])
+    if scales and sklearn_trees.is_tree_model(kind.last):
+
+        def scaled(rows: Any) -> Any:
+            for step in steps[:-1]:
+                rows = step.transform(rows)
+            return rows
+
+        sklearn_trees.FOLDS[id(kind.last)] = scaled
+        try:
+            return _written(kind, kind.last, where)
+        except sklearn_trees.Unfoldable:
+            pass
+        finally:
+            del sklearn_trees.FOLDS[id(kind.last)]
+    return _written(kind, kind.model, where)
+
+
+def _keeps_order(step: Any) -> bool:
+    """Whether a fitted scaler works column by column, with positive factors."""
+    name = type(step).__name__
+    if not type(step).__module__.startswith("sklearn.") or name not in _SCALERS:
+        return False
+    return not getattr(step, "clip", False)
+
+
+def _written(kind: _Kind, model: Any, where: str) -> onnx.ModelProto:
     import skl2onnx
     from skl2onnx.common import exceptions
     from skl2onnx.common.data_types import FloatTensorType
 
-    from edgekit_converters.frontends import sklearn_trees
-
-    sklearn_trees.register()
     try:
         made = skl2onnx.convert_sklearn(
-            kind.model,
+            model,
             initial_types=[(INPUT, FloatTensorType([None, kind.features]))],
             options=_options(kind),
             target_opset={"": OPSET, "ai.onnx.ml": 3},

@@ -14,13 +14,17 @@ import numpy as np
 import onnx
 
 from edgekit.errors import SourceError
-from edgekit_converters.frontends.emit import Emitter
+from edgekit_converters.frontends.emit import Array, Emitter
 from edgekit_converters.frontends.tabular import linked
 from edgekit_converters.frontends.trees import from_sklearn
+from edgekit_converters.frontends.trees.ensemble import Ensemble
+from edgekit_converters.frontends.trees.fold import folded
 from edgekit_converters.frontends.trees.from_lightgbm import read_lightgbm
 from edgekit_converters.frontends.trees.from_xgboost import read_xgboost
 from edgekit_converters.frontends.trees.plain import emit_ensemble
 
+FOLDS: dict[int, Callable[[Array], Array]] = {}
+"""By the id of an estimator the scaling before it, which is taken into its thresholds."""
 Emit = Callable[[Emitter, str, Any], str]
 _OPTIONS = {
     "zipmap": [True, False, "columns"],
@@ -30,15 +34,29 @@ _OPTIONS = {
 }
 
 
+class Unfoldable(Exception):
+    """The scaling before an estimator cannot be taken into its thresholds."""
+
+
+def _sums(e: Emitter, x: str, ensemble: Ensemble, model: Any) -> str:
+    """The ensemble's sums, over what the scaling before it takes if there is one."""
+    if id(model) not in FOLDS:
+        return emit_ensemble(e, x, ensemble)
+    made = folded(ensemble, FOLDS[id(model)])
+    if made is None:
+        raise Unfoldable
+    return emit_ensemble(e, x, made)
+
+
 def _forest(e: Emitter, x: str, model: Any) -> str:
     trees = getattr(model, "estimators_", [model])
-    sums = emit_ensemble(e, x, from_sklearn.forest(trees, model.n_features_in_))
+    sums = _sums(e, x, from_sklearn.forest(trees, model.n_features_in_), model)
     return e.op("Div", sums, e.constant(len(trees), np.float32)) if len(trees) > 1 else sums
 
 
 def _boosting(e: Emitter, x: str, model: Any) -> str:
     ensemble = from_sklearn.gradient_boosting(model)
-    sums = emit_ensemble(e, x, ensemble)
+    sums = _sums(e, x, ensemble, model)
     if not hasattr(model, "classes_"):
         return sums
     if model.loss == "exponential":
@@ -48,7 +66,7 @@ def _boosting(e: Emitter, x: str, model: Any) -> str:
 
 def _histogram(e: Emitter, x: str, model: Any) -> str:
     ensemble = from_sklearn.histogram_boosting(model)
-    sums = emit_ensemble(e, x, ensemble)
+    sums = _sums(e, x, ensemble, model)
     if hasattr(model, "classes_"):
         return _shares(e, sums, "sigmoid" if ensemble.outputs == 1 else "softmax")
     return e.op("Exp", sums) if model.loss in ("poisson", "gamma") else sums
@@ -57,7 +75,7 @@ def _histogram(e: Emitter, x: str, model: Any) -> str:
 def _xgboost(e: Emitter, x: str, model: Any) -> str:
     rounds = model._get_iteration_range(None)[1] or None
     boosted = read_xgboost(bytes(model.get_booster().save_raw("json")), "XGBoost model", rounds=rounds)
-    sums = emit_ensemble(e, x, boosted.ensemble)
+    sums = _sums(e, x, boosted.ensemble, model)
     if boosted.link in ("sigmoid", "softmax") and hasattr(model, "classes_"):
         return _shares(e, sums, boosted.link)
     return linked(e, sums, boosted.link)
@@ -65,7 +83,7 @@ def _xgboost(e: Emitter, x: str, model: Any) -> str:
 
 def _lightgbm(e: Emitter, x: str, model: Any) -> str:
     boosted = read_lightgbm(model.booster_.model_to_string(), "LightGBM model")
-    sums = emit_ensemble(e, x, boosted.ensemble)
+    sums = _sums(e, x, boosted.ensemble, model)
     if boosted.link in ("sigmoid", "softmax") and hasattr(model, "classes_"):
         return _shares(e, sums, boosted.link)
     return linked(e, sums, boosted.link)
@@ -164,3 +182,8 @@ def _append(container: Any, e: Emitter) -> None:
     for node in e.nodes:
         given = {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}
         container.add_node(node.op_type, list(node.input), list(node.output), name=node.name, **given)
+
+
+def is_tree_model(model: Any) -> bool:
+    """Whether one of these converters writes `model`."""
+    return any(type(model) is kind for kind, _ in (*_libraries(), *_others()))
