@@ -64,6 +64,15 @@ def test_without_calibration_static_int8_is_refused() -> None:
     assert caught.value.code == "needs_calibration"
 
 
+def test_a_source_that_is_quantized_is_not_quantized_again(tmp_path: Path) -> None:
+    model = canonical(residual)
+    ranges, given = stored(model, samples(), tmp_path)
+    once, _ = for_target(model, ranges, TFLITE, "int8", samples=given)
+    twice, facts = for_target(once, None, TFLITE, "int8")
+    assert facts["recipe"] == ["as the source is quantized"]
+    assert [node.op_type for node in twice.graph] == [node.op_type for node in once.graph]
+
+
 def test_a_graph_without_an_integer_op_is_refused(tmp_path: Path) -> None:
     def build(g: GraphBuilder) -> tuple[str, list[int]]:
         return g.op("Erf", "x"), [3, 8, 8]

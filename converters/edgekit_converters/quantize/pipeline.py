@@ -52,7 +52,7 @@ def for_target(
     samples: Path | None = None,
     goal: float = GOAL,
 ) -> tuple[ir.Model, dict[str, Any]]:
-    """The QDQ form of the hub graph `model` for one target.
+    """The QDQ form of the hub graph `model` for one target. A graph that is quantized already is kept.
 
     Args:
         model: the canonical float graph that was calibrated.
@@ -71,6 +71,8 @@ def for_target(
     """
     folded = clone(model)
     affine.fold(folded.graph)
+    if any(node.op_type == "QuantizeLinear" for node in folded.graph):
+        return _legalised(folded, supported, accepts), {"recipe": ["as the source is quantized"]}
     if precision in WEIGHT_ONLY:
         return weight_only(_legalised(folded, supported, accepts), WEIGHT_ONLY[precision])
     if calibrated is None:
@@ -93,6 +95,8 @@ def for_target(
             code="nothing_quantized",
         )
     facts = bench.facts(recipe, found, result, assignment)
+    if found is not None:
+        facts["snr_db"] = round(before if saved is None else saved.score, 2)
     if saved is not None:
         facts["rescue"] = {"snr_before": round(before, 2), **bench.explained(saved)}
     return result, facts

@@ -73,7 +73,7 @@ def _write_quantized(job: Job, path: Path) -> Mapping[str, Any]:
     """Write the QDQ form of the hub; gives the facts of its making."""
     import onnx_ir as ir
 
-    from edgekit_converters.quantize.pipeline import for_target
+    from edgekit_converters.quantize.pipeline import GOAL, for_target
     from edgekit_converters.quantize.running import serialize
 
     model, facts = for_target(
@@ -82,6 +82,7 @@ def _write_quantized(job: Job, path: Path) -> Mapping[str, Any]:
         load_rules(RULES),
         job.precision,
         samples=None if job.calibration is None else Path(job.calibration),
+        goal=float(job.options.get("snr_db", GOAL)),
     )
     path.write_bytes(serialize(model))
     return facts

@@ -1,0 +1,100 @@
+"""The engine's rescue: a breach is answered with a finer mix, and never hidden."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgekit.errors import EdgekitError
+from edgekit.package import Requirements
+from edgekit.profile import load_profile
+from edgekit_converters.engine.plan import Wanted
+from edgekit_converters.engine.rescue import OPTION, STEPS, rescued
+from edgekit_converters.engine.variants import Checked
+from edgekit_converters.values import Built
+from edgekit_converters.verify.verdict import Verdict
+
+
+def wanted(precision: str = "int8") -> Wanted:
+    profile = load_profile("x86-64-onnx")
+    return Wanted(profile=profile, target="onnx", precision=precision, options={"other": 1})
+
+
+def checked(verdict: str, *, quantized: bool = True, why: str = "") -> Checked:
+    needs = Requirements(runtime="onnxruntime", min_runtime="1.19.0")
+    facts: dict[str, Any] = {"quantization": {"snr_db": 21.0}} if quantized else {}
+    built = Built(main="m", inputs=(), outputs=(), requires=needs, route="r", facts=facts)
+    return Checked(
+        key="k",
+        folder=Path("f"),
+        built=built,
+        executed=None,
+        verdict=Verdict(verdict=verdict, why=why),
+        probes=None,
+        figures=(),
+        evidence={},
+        errors={},
+    )
+
+
+def passing_from(goal: float) -> tuple[list[float], Callable[[Mapping[str, Any]], Checked]]:
+    seen: list[float] = []
+
+    def attempt(options: Mapping[str, Any]) -> Checked:
+        assert options["other"] == 1
+        seen.append(float(options.get(OPTION, 0.0)))
+        return checked("pass" if seen[-1] >= goal else "breach", why=f"at {seen[-1]}")
+
+    return seen, attempt
+
+
+def test_a_variant_that_passes_is_built_once() -> None:
+    seen, attempt = passing_from(0.0)
+    assert rescued(attempt, wanted()).verdict.verdict == "pass"
+    assert seen == [0.0]
+
+
+def test_a_breach_raises_the_goal_until_the_verdict_passes() -> None:
+    seen, attempt = passing_from(30.0)
+    assert rescued(attempt, wanted()).verdict.verdict == "pass"
+    assert seen == [0.0, 21.0 + STEPS[0], 21.0 + STEPS[1]]
+
+
+def test_what_nothing_helps_stays_the_plain_breach() -> None:
+    seen, attempt = passing_from(1000.0)
+    found = rescued(attempt, wanted())
+    assert (found.verdict.verdict, found.verdict.why) == ("breach", "at 0.0")
+    assert len(seen) == 1 + len(STEPS)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int4"])
+def test_a_precision_without_calibration_is_not_tried_again(precision: str) -> None:
+    seen, attempt = passing_from(1000.0)
+    assert rescued(attempt, wanted(precision)).verdict.verdict == "breach"
+    assert len(seen) == 1
+
+
+def test_a_route_that_measured_nothing_is_not_tried_again() -> None:
+    assert rescued(lambda _: checked("breach", quantized=False), wanted()).verdict.verdict == "breach"
+
+
+def test_a_rescue_that_cannot_be_built_leaves_the_breach() -> None:
+    def attempt(options: Mapping[str, Any]) -> Checked:
+        if OPTION in options:
+            raise EdgekitError("too little is left in integers", code="nothing_quantized")
+        return checked("breach")
+
+    assert rescued(attempt, wanted()).verdict.verdict == "breach"
+
+
+def test_a_full_disk_is_no_failed_rescue() -> None:
+    def attempt(options: Mapping[str, Any]) -> Checked:
+        if OPTION in options:
+            raise EdgekitError("full", code="disk_full")
+        return checked("breach")
+
+    with pytest.raises(EdgekitError, match="full"):
+        rescued(attempt, wanted())
