@@ -33,6 +33,8 @@ def build(job: Job, path: Path) -> Built:
     model, facts = _graph(job, deployment)
     precision = "fp16" if job.precision == "int8" else job.precision
     lowered = lower.lower(model, deployment_target=deployment, precision=precision, interface=_interface(job))
+    if job.precision == "int8":
+        _check_pairs(lowered.facts["ops"])
     lower.save(lowered, path, description=f"{job.inputs[0].name} to {job.outputs[0].name}, by edgekit")
     compressed = int(lowered.facts.get("compressed_weights", 0))
     return Built(
@@ -67,7 +69,18 @@ def _graph(job: Job, deployment: str) -> tuple[ir.Model, dict[str, Any]]:
     calibration = Path(job.ranges) if job.ranges else None
     samples = Path(job.calibration) if job.calibration else None
     lowering: dict[str, Any] = {"supported": lower.SUPPORTED, "accepts": accepts}
+    lowering["goal"] = float(job.options.get("snr_db", pipeline.GOAL))
     return pipeline.for_target(model, calibration, rules, "int8", samples=samples, **lowering)
+
+
+def _check_pairs(ops: Mapping[str, int]) -> None:
+    """What was to compute with int8 still says so after coremltools' passes."""
+    if not ops.get("quantize") or not any(name.startswith("constexpr_") for name in ops):
+        raise Refusal(
+            "the program holds no int8 activation or no int8 weight",
+            remedy="use fp16, or w8 for the weights alone",
+            code="nothing_quantized",
+        )
 
 
 def _ratio(facts: Mapping[str, Any]) -> float:

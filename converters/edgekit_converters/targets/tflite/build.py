@@ -51,7 +51,7 @@ def _graph(job: Job) -> tuple[ir.Model, Mapping[str, Any]]:
     model = ir.load(job.hub)
     if job.precision not in STATIC:
         return model, {}
-    from edgekit_converters.quantize.pipeline import for_target
+    from edgekit_converters.quantize.pipeline import GOAL, for_target
 
     quantized, facts = for_target(
         model,
@@ -60,6 +60,7 @@ def _graph(job: Job) -> tuple[ir.Model, Mapping[str, Any]]:
         job.precision,
         supported=SUPPORTED,
         samples=None if job.calibration is None else Path(job.calibration),
+        goal=float(job.options.get("snr_db", GOAL)),
     )
     return quantized, {"quantization": facts}
 
