@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -59,7 +60,7 @@ def _largest(
     return _number(low).astype(np.float64)
 
 
-def _place(number: Array) -> Array:
+def _place(number: Any) -> Any:
     """Where float32 numbers stand in their order, as whole numbers."""
     bits = np.asarray(number, np.float32).view(np.int32).astype(np.int64)
     return np.where(bits < 0, -(bits & 0x7FFFFFFF), bits)
