@@ -15,6 +15,7 @@ NAMES = (
     "convert_cnn",
     "light_models",
     "node_coverage",
+    "node_coverage_peers",
     "quantization",
     "agent_memory",
     "serving_overhead",

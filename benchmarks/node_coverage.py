@@ -1,7 +1,7 @@
-"""The node tests of the `onnx` wheel on TFLite and Core ML, ours and the peers', the same tests in one run.
+"""The node tests of the `onnx` wheel on TFLite and Core ML; `node_coverage_peers` has other converters.
 
 Besides the shares, every test's outcome is written to ``benchmarks/results/coverage/<route>.json``; from
-these docs/coverage.md is made. The short form takes 60 seeded tests a target and no peers.
+these docs/coverage.md is made. The short form takes 60 seeded tests a target.
 """
 
 from __future__ import annotations
@@ -9,29 +9,29 @@ from __future__ import annotations
 import json
 import random
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 from benchmarks.coverage.pool import run_all
 from benchmarks.coverage.suite import NodeTest, suite
-from benchmarks.harness import RESULTS, Run, Skipped, commit
+from benchmarks.harness import RESULTS, Run, commit
 
 OURS = {"tflite": "TFLite by edgekit", "coreml": "Core ML by edgekit (float32, reference evaluator)"}
-PEERS = {"onnx2tf": "TFLite by onnx2tf 2.6.9", "onnx2torch": "Core ML by onnx2torch 1.5.15 + coremltools 9.0"}
 
 
 def main(run: Run) -> None:
-    """Judge every test on every route."""
+    """Judge every test on both targets of ours."""
+    judge_routes(run, OURS, 60)
+
+
+def judge_routes(run: Run, routes: Mapping[str, str], short: int) -> None:
+    """Judge every test on `routes`, which are titled; `short` tests in the short form."""
     tests = suite()
     if run.short:
-        tests = random.Random(1).sample(tests, 60)
-    ceiling: dict[str, bool] | None = None
-    for route, title in {**OURS, **({} if run.short else PEERS)}.items():
-        try:
-            found = run_all(route, [test.name for test in tests], workers=2)
-        except Skipped as reason:
-            print(f"  {title}: skipped, {reason}")
-            continue
-        ceiling = ceiling or {name: item["ceiling"] for name, item in found.items()}
+        tests = random.Random(1).sample(tests, short)
+    for route, title in routes.items():
+        found = run_all(route, [test.name for test in tests], workers=2)
+        ceiling = {name: item["ceiling"] for name, item in found.items()}
         _figures(run, route, title, tests, found, ceiling)
         if not run.short:
             _publish(route, tests, found, ceiling)
