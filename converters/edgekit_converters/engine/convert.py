@@ -19,7 +19,8 @@ from edgekit_converters.engine.plan import CALIBRATED, Plan, Wanted, make_plan
 from edgekit_converters.engine.pool import Pool
 from edgekit_converters.engine.prepare import Context, Prepared, prepare, read_contract, with_ranges
 from edgekit_converters.engine.request import Progress, Request, Result, Silent
-from edgekit_converters.engine.variants import Checked, check_variant
+from edgekit_converters.engine.rescue import check_with_rescue
+from edgekit_converters.engine.variants import Checked
 from edgekit_converters.errors import storage_error
 from edgekit_converters.source import recognise
 from edgekit_converters.targets import known_targets
@@ -106,7 +107,7 @@ def _outcomes(context: Context, prepared: Prepared, plan: Plan) -> Mapping[str, 
     def one(group: list[Wanted]) -> Outcome | EdgekitError:
         first = group[0]
         try:
-            return check_variant(context, prepared, first, problem or ranges)
+            return check_with_rescue(context, prepared, first, problem or ranges)
         except EdgekitError as error:
             if error.code == "disk_full":
                 return error
