@@ -2,20 +2,64 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from edgekit.errors import EdgekitError
 from edgekit.package import Requirements
 from edgekit.profile import load_profile
+from edgekit_converters.engine.convert import convert
 from edgekit_converters.engine.plan import Wanted
+from edgekit_converters.engine.pool import Pool
+from edgekit_converters.engine.request import Request
 from edgekit_converters.engine.rescue import OPTION, STEPS, rescued
 from edgekit_converters.engine.variants import Checked
+from edgekit_converters.npz import save_arrays
 from edgekit_converters.values import Built
 from edgekit_converters.verify.verdict import Verdict
+from tests.converters.graphs import GraphBuilder, save
+
+
+def steep(path: Path) -> Path:
+    """A network of which one convolution reads an exponential: few large values, many small that count."""
+    g = GraphBuilder((3, 8, 8), seed=1)
+    y = g.op("Relu", g.op("Conv", "x", g.weight(8, 3, 3, 3), g.weight(8), pads=[1, 1, 1, 1]))
+    y = g.op("Conv", y, g.weight(8, 8, 3, 3), g.weight(8), pads=[1, 1, 1, 1])
+    y = g.op("Exp", g.op("Mul", y, g.constant(np.float32(0.6))))
+    y = g.op("Abs", g.op("Conv", y, g.weight(8, 8, 1, 1), g.weight(8)))
+    y = g.op("Log", g.op("Add", y, g.constant(np.float32(0.05))))
+    return save(g.model(g.op("Conv", y, g.weight(8, 8, 3, 3), g.weight(8)), [8, 6, 6]), path)
+
+
+@pytest.mark.slow
+def test_one_layer_in_float_saves_both_runtimes_and_the_package_says_which(
+    workers: Pool, tmp_path: Path
+) -> None:
+    random = np.random.default_rng(0)
+    for name, n in (("calibration", 100), ("validation", 200)):
+        save_arrays(tmp_path / f"{name}.npz", {"x": random.standard_normal((n, 3, 8, 8)).astype(np.float32)})
+    request = Request(
+        source=steep(tmp_path / "m.onnx"),
+        out=tmp_path / "out",
+        profiles=("x86-64-onnx", "x86-64-litert"),
+        precisions=("int8",),
+        calibration=tmp_path / "calibration.npz",
+        validation=tmp_path / "validation.npz",
+        cache=tmp_path / "cache",
+    )
+    result = convert(request, pool=workers)
+    assert [item.verification.verdict for item in result.manifest.variants] == ["pass", "pass"]
+    report = json.loads((tmp_path / "out" / "report" / "report.json").read_text())
+    for facts in report["variants"].values():
+        rescue = facts["facts"]["quantization"]["rescue"]
+        assert rescue["layers"] == ["t5"]
+        assert rescue["snr_before"] < 20 <= rescue["snr_after"]
+        assert rescue["more_bytes"] == 3 * 64
 
 
 def wanted(precision: str = "int8") -> Wanted:

@@ -1,8 +1,8 @@
 """Where the error of a quantized graph comes from: each layer's tensors beside those of the float graph.
 
 SNR and cosine compare the whole error that has gathered up to a tensor; `added` is the noise a layer
-adds itself: how much its output is worse than the worst of its inputs. Kurtosis names the tensors
-whose few large values make one grid for all a poor one. Only measured here; `rescue` decides.
+adds itself, in dB below its signal: what its output has beyond the worst of its inputs. Kurtosis names
+the tensors whose few large values make one grid for all a poor one. Only measured here; `rescue` decides.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Layer:
     snr: float
     cosine: float
     kurtosis: float
-    added: float = 0.0
+    added: float = -_EXACT
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready, three digits."""
@@ -104,5 +104,5 @@ def _with_added(model: ir.Model, layers: Sequence[Layer]) -> list[Layer]:
         # Noise power relative to the signal, that of the inputs taken away.
         inherited = max((10 ** (-value / 10) for value in before), default=0.0)
         own = max(10 ** (-item.snr / 10) - inherited, 10 ** (-_EXACT / 10))
-        found.append(Layer(**{**asdict(item), "added": 10 * math.log10(own) + _EXACT}))
+        found.append(Layer(**{**asdict(item), "added": 10 * math.log10(own)}))
     return found

@@ -33,7 +33,7 @@ def build(job: Job, path: Path) -> Built:
     """Write the TFLite file of `job`'s hub to `path`. See `TfliteTarget.build`."""
     model, facts = _graph(job)
     lowered = _lowered(job, model)
-    require_effect(job.precision, lowered.facts)
+    require_effect(job.precision, {**lowered.facts, **facts})
     lowered.write(path)
     return Built(
         main=path.name,

@@ -20,8 +20,8 @@ def require_effect(precision: str, facts: Mapping[str, Any]) -> None:
         "fp16": fp16 > 0,
         "dynamic": int8 > 0,
         "int4": int4 > 0,
-        "int8": facts["int8_op_ratio"] >= 0.5 and int8 > 0,
-        "int16x8": facts["int8_op_ratio"] >= 0.5 and int8 > 0,
+        "int8": _computes_integers(facts) and int8 > 0,
+        "int16x8": _computes_integers(facts) and int8 > 0,
     }[precision]
     if not effective:
         raise Refusal(
@@ -29,3 +29,10 @@ def require_effect(precision: str, facts: Mapping[str, Any]) -> None:
             remedy="the weights are too small for this precision; use fp32 or int8 with calibration",
             code="nothing_quantized",
         )
+
+
+def _computes_integers(facts: Mapping[str, Any]) -> bool:
+    """Whether at least half of the ops, or of those with weights (the work), run on integers."""
+    done, total = facts.get("quantization", {}).get("weighted_ops", (0, 0))
+    share = done / total if total else 0.0
+    return max(float(facts["int8_op_ratio"]), share) >= 0.5
