@@ -89,6 +89,7 @@ def test_smaller_weights_are_smaller_and_still_right(weights: str, largest: floa
     def build(g: GraphBuilder) -> str:
         y = g.op("Relu", g.op("Conv", "x", g.weight(64, 3, 5, 5), g.weight(64), pads=[2, 2, 2, 2]))
         y = g.op("Relu", g.op("Conv", y, g.weight(64, 64, 3, 3, scale=0.05), pads=[1, 1, 1, 1]))
+        y = g.op("Conv", y, g.weight(64, 1, 5, 5), pads=[2, 2, 2, 2], group=64)
         return g.op("Gemm", g.op("Flatten", g.op("GlobalAveragePool", y)), g.weight(64, 32), g.weight(32))
 
     model, feed = model_of(build, IMAGE, 1), random(1, *IMAGE)

@@ -19,6 +19,8 @@ from edgekit_converters.errors import Refusal
 from edgekit_converters.targets.tflite.lower.context import SMALLEST_HALF, Context
 from edgekit_converters.targets.tflite.lower.tensors import Perm, Quant, Tensor
 
+SMALLEST_INT4 = 4096
+"""Smaller weights stay int8 in an int4 file: they save little and cost much."""
 SMALLEST = 1024
 """Weights of fewer elements stay float32 where the hybrid kernels would run them."""
 
@@ -26,11 +28,19 @@ Array = NDArray[Any]
 
 
 def weight(
-    ctx: Context, array: Array, axis: int, *, name: str, hybrid: bool = True, per_channel: bool = True
+    ctx: Context,
+    array: Array,
+    axis: int,
+    *,
+    name: str,
+    hybrid: bool = True,
+    per_channel: bool = True,
+    depthwise: bool = False,
 ) -> Tensor:
     """A constant weight in the order its op wants; `axis` is its output channel there.
 
-    `per_channel` False: int8 weights get one scale (int4 ones cannot do with that).
+    `per_channel` False: int8 weights get one scale (int4 ones cannot do with that). LiteRT has hybrid
+    kernels for int8 but none for int4 where `depthwise`, and neither where not `hybrid`.
     """
     kind = ctx.options.weights
     smallest = SMALLEST_HALF if kind == "float16" else SMALLEST
@@ -40,21 +50,40 @@ def weight(
         return ctx.half(array, name=name)
     if not per_channel and kind == "int8":
         return _integers(ctx, array, None, name=name, bits=8)
-    return _integers(ctx, array, axis, name=name, bits=4 if kind == "int4" else 8)
+    four = kind == "int4" and array.size >= SMALLEST_INT4 and not depthwise
+    return _integers(ctx, array, axis, name=name, bits=4 if four else 8)
 
 
 def _integers(ctx: Context, array: Array, axis: int | None, *, name: str, bits: int) -> Tensor:
     limit = 2 ** (bits - 1) - 1
     others = tuple(i for i in range(array.ndim) if i != axis)
     peaks = np.abs(array).max(axis=others, keepdims=True).astype(np.float64)
-    scale = np.where(peaks > 0, peaks / limit, 1.0).astype(np.float32)
+    scale = np.where(peaks > 0, peaks / limit, 1.0)
+    scale = (scale if bits == 8 else _clipped(array, scale, limit, others)).astype(np.float32)
     values = np.clip(np.rint(array / scale), -limit, limit).astype(np.int8)
     quant = Quant(tuple(map(float, scale.reshape(-1))), (0,) * scale.size, axis or 0)
     return ctx.const(values if bits == 8 else values.astype(ml_dtypes.int4), name=name, quant=quant)
 
 
+def _clipped(array: Array, scale: Array, limit: int, others: tuple[int, ...]) -> Array:
+    """Per channel the scale, at most `scale`, with the smallest squared error."""
+    best, least = scale, np.full(scale.shape, np.inf)
+    for share in np.linspace(0.5, 1.0, 26):
+        tried = scale * share
+        gap = np.clip(np.rint(array / tried), -limit, limit) * tried - array
+        error = np.square(gap).sum(axis=others, keepdims=True)
+        best, least = np.where(error < least, tried, best), np.minimum(error, least)
+    return best
+
+
 def of_value(
-    ctx: Context, value: ir.Value, perm: Perm, channel: int, shape: tuple[int, ...] | None = None
+    ctx: Context,
+    value: ir.Value,
+    perm: Perm,
+    channel: int,
+    shape: tuple[int, ...] | None = None,
+    *,
+    depthwise: bool = False,
 ) -> Tensor:
     """The weight `value` transposed by `perm` (and reshaped, which may only put in axes of one).
 
@@ -69,7 +98,7 @@ def of_value(
     name = value.name or "weight"
     quant = ctx.quants.get(resolved)
     if quant is None:
-        return weight(ctx, array, channel, name=name)
+        return weight(ctx, array, channel, name=name, depthwise=depthwise)
     axis = channel if quant.per_channel else 0
     return ctx.const(array, name=name, quant=Quant(quant.scale, quant.zero_point, axis))
 

@@ -71,9 +71,11 @@ def _filters(ctx: Context, kernel: ir.Value, depthwise: bool) -> Tensor:
     perm = (1, *range(2, rank), 0) if depthwise else (0, *range(2, rank), 1)
     taps = nodes.static_shape(kernel)
     if rank == 4 or taps is None:
-        return weights.of_value(ctx, kernel, perm, 3 if depthwise else 0)
+        return weights.of_value(ctx, kernel, perm, 3 if depthwise else 0, depthwise=depthwise)
     first, *others = (taps[axis] for axis in perm)
-    return weights.of_value(ctx, kernel, perm, 3 if depthwise else 0, (first, 1, *others))
+    return weights.of_value(
+        ctx, kernel, perm, 3 if depthwise else 0, (first, 1, *others), depthwise=depthwise
+    )
 
 
 def _conv3d(
