@@ -76,15 +76,17 @@ def test_the_keras_2_resnet_converts_to_every_precision(
         precisions=("all",),
         allow_breach=True,
     )
-    assert len(manifest.variants) == 6
+    precisions = {item.precision for item in manifest.variants if item.target == "tflite"}
+    assert precisions == {"fp32", "fp16", "dynamic", "int8", "int16x8", "int4"}
     for variant in manifest.variants:
         if variant.precision in ("fp32", "fp16"):
             assert variant.verification.verdict == "pass", variant.id
         # Photographs of other things than CIFAR-10's: agreement with the source, not accuracy.
-        assert only_error(variant)["argmax_agreement"] >= 0.85, variant.id
+        least = 0.6 if variant.precision == "int4" else 0.85
+        assert only_error(variant)["argmax_agreement"] >= least, variant.id
     reference = (zoo / "image_classification" / "pretrainedResnet_quant.tflite").stat().st_size
     int8, fp32 = (manifest.variant(f"x86-64-litert-tflite-{item}").size for item in ("int8", "fp32"))
-    assert int8 <= 1.05 * reference
+    assert int8 <= reference
     assert int8 < 0.35 * fp32
 
 
