@@ -109,13 +109,14 @@ def _max(node: Node, x: Var, window: Window) -> Var:
 
 def _max_with_places(node: Node, x: Var, window: Window) -> list[Var]:
     """The extreme and its place in the whole tensor, the first one winning."""
-    if node.integer("storage_order"):
-        node.refuse("storage_order 1")
     shape = node.shape()
     numbers = np.arange(int(np.prod(shape)), dtype=np.int32).reshape(shape)
+    if node.integer("storage_order"):  # the last axis is the slowest
+        turned = [*shape[:2], *reversed(shape[2:])]
+        numbers = numbers.reshape(turned).transpose(0, 1, *range(len(shape) - 1, 1, -1))
     if numbers.size >= 1 << 24:
         node.refuse("places beyond 2^24")
-    places = _padded(window, mb.const(val=numbers.astype(np.float32)), -1)
+    places = _padded(window, mb.const(val=np.ascontiguousarray(numbers, np.float32)), -1)
     found = where = None
     for part, place in zip(
         window.slices(node, _padded(window, x, -np.inf)), window.slices(node, places), strict=True
