@@ -263,6 +263,23 @@ CASES: dict[str, Case] = {
         {"mode": "nearest", "nearest_mode": "ceil", "coordinate_transformation_mode": "asymmetric"},
         1,
     ),
+    "resize, sizes given and scales empty": (
+        "Resize",
+        {
+            "x": _normal(1, 2, 5, 6),
+            "ROI": np.zeros(0, np.float32),
+            "S": np.zeros(0, np.float32),
+            "Z": _ints(1, 2, 3, 9),
+        },
+        {"mode": "linear"},
+        1,
+    ),
+    "resize, a size that is whole only when rounded": (
+        "Resize",
+        {"x": _normal(1, 1, 1, 5), "ROI": np.zeros(0, np.float32), "S": np.array([1, 1, 1, 2.6], np.float32)},
+        {"mode": "linear"},
+        1,
+    ),
     "grid sample, cubic, reflected": (
         "GridSample",
         {"x": _normal(2, 3, 5, 6), "g": 1.5 * _normal(2, 3, 4, 2)},
@@ -339,7 +356,8 @@ CASES: dict[str, Case] = {
 }
 
 
-def _model(case: Case) -> onnx.ModelProto:
+def model_of(case: Case) -> onnx.ModelProto:
+    """A model of the one node, its inputs in capitals as constants."""
     kind, arrays, attributes, outputs = case
     fixed = [onnx.numpy_helper.from_array(value, name) for name, value in arrays.items() if name.isupper()]
     ports = [
@@ -359,7 +377,7 @@ def _model(case: Case) -> onnx.ModelProto:
 
 @pytest.mark.parametrize("name", CASES, ids=list(CASES))
 def test_the_hard_forms_of_an_operator_are_decomposed_too(name: str) -> None:
-    model = _model(CASES[name])
+    model = model_of(CASES[name])
     inputs = {key: value for key, value in CASES[name][1].items() if not key.isupper()}
     expected = run(model, inputs)
     plain = without(CASES[name][0], model)
@@ -389,7 +407,7 @@ FUNCTIONS = {
 @pytest.mark.parametrize("kind", FUNCTIONS)
 def test_elementary_functions_keep_their_digits_over_their_whole_range(kind: str) -> None:
     x = FUNCTIONS[kind]
-    model = _model((kind, {"x": x}, {}, 1))
+    model = model_of((kind, {"x": x}, {}, 1))
     model.opset_import[0].version = 20
     (expected,) = run(model, {"x": x}).values()
     (got,) = run(without(kind, model), {"x": x}).values()
@@ -398,14 +416,14 @@ def test_elementary_functions_keep_their_digits_over_their_whole_range(kind: str
 
 def test_what_no_rule_can_say_is_refused_by_name() -> None:
     x = RANDOM.integers(0, 9, 5)
-    model = _model(("Unique", {"x": x}, {}, 1))
+    model = model_of(("Unique", {"x": x}, {}, 1))
     with pytest.raises(Refusal, match="Unique") as caught:
         hub.legalise(hub.canonical(model).model, frozenset({"Add"}))
     assert caught.value.code == "unsupported_op"
 
 
 def test_bodies_that_onnx_itself_gives_are_used_where_we_have_no_rule() -> None:
-    model = _model(("MeanVarianceNormalization", {"x": _normal(2, 3, 4, 4)}, {}, 1))
+    model = model_of(("MeanVarianceNormalization", {"x": _normal(2, 3, 4, 4)}, {}, 1))
     assert "MeanVarianceNormalization" not in DECOMPOSITIONS.kinds
     assert body(hub.canonical(model).model.graph[0]) is not None
     x = _normal(2, 3, 4, 4)

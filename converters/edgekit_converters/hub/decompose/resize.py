@@ -83,8 +83,12 @@ def _axes(node: ir.Node, b: Builder, old: tuple[int, ...], new: tuple[int, ...])
     found = []
     for index, place in enumerate(places):
         same = known is None or float(known[index]) == 1.0 or factors is not scales
-        if old[place] == new[place] and same and not crop and _stays(node, sizes, known):
-            continue
+        if old[place] == new[place]:
+            if crop and not _whole(region, index, len(places)):
+                # Onnxruntime does not crop along an axis that keeps its size; the specification says it does.
+                return None
+            if crop or attr_int(node, "antialias") or (same and _stays(node, sizes, known)):
+                continue
         scale = b.slice(factors, 0, index, index + 1)
         start = end = None
         if region is not None:
@@ -93,6 +97,12 @@ def _axes(node: ir.Node, b: Builder, old: tuple[int, ...], new: tuple[int, ...])
             end = b.cast(b.slice(region, 0, last, last + 1), ir.DataType.FLOAT)
         found.append(Axis(place, old[place], new[place], scale, start, end))
     return found
+
+
+def _whole(region: ir.Value | None, index: int, count: int) -> bool:
+    """Whether the region reaches from 0 to 1 along an axis."""
+    known = constant(region)
+    return known is not None and float(known[index]) == 0 and float(known[index + count]) == 1
 
 
 def _stays(node: ir.Node, sizes: ir.Value | None, known: object) -> bool:
@@ -126,13 +136,14 @@ def coordinates(node: ir.Node, b: Builder, axis: Axis) -> ir.Value:
             # A computed scale: onnx's reference takes the length before it is rounded down.
             length = b("Mul", axis.scale, float(axis.old))
             return b("Div", b("Mul", steps, float(axis.old - 1)), b("Sub", length, 1.0))
-        return b("Mul", steps, float((axis.old - 1) / (axis.new - 1)))
+        # In this order, as onnxruntime computes: the last point is the last pixel and not a bit more.
+        return b("Div", b("Mul", steps, float(axis.old - 1)), float(axis.new - 1))
     if mode == "tf_crop_and_resize" and axis.start is not None and axis.end is not None:
         last = float(axis.old - 1)
         if axis.new == 1:
             return b("Mul", b("Add", axis.start, axis.end), 0.5 * last)
-        length = b("Mul", b("Sub", axis.end, axis.start), last / (axis.new - 1))
-        return b("Add", b("Mul", axis.start, last), b("Mul", steps, length))
+        length = b("Mul", b("Mul", steps, b("Sub", axis.end, axis.start)), last)
+        return b("Add", b("Mul", axis.start, last), b("Div", length, float(axis.new - 1)))
     if mode == "pytorch_half_pixel" and axis.new == 1:
         return b.const(np.zeros(1, np.float32))
     points = b("Sub", b("Div", b("Add", steps, 0.5), axis.scale), 0.5)

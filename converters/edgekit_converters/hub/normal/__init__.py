@@ -5,7 +5,7 @@ A rule returns what takes the node's place, or None after bringing the node itse
 
 from __future__ import annotations
 
-from edgekit_converters.hub.normal import axes, declared, training, windows
+from edgekit_converters.hub.normal import axes, declared, resizing, training, windows
 from edgekit_converters.hub.normal.table import NORMAL
 
-__all__ = ["NORMAL", "axes", "declared", "training", "windows"]
+__all__ = ["NORMAL", "axes", "declared", "resizing", "training", "windows"]

@@ -63,8 +63,9 @@ def transposed(node: ir.Node, b: Builder) -> Result:
             (n - 1) * s + (k - 1) * d + 1 + e - out
             for n, k, s, d, e, out in zip(known, kernel, strides, dilations, extra, target, strict=True)
         ]
-        # What is missing at the end is output padding.
-        extra = tuple(e + max(-total, 0) for e, total in zip(extra, totals, strict=True))
+        if wanted:
+            # What is missing at the end is output padding. (With SAME_* onnxruntime adds none.)
+            extra = tuple(e + max(-total, 0) for e, total in zip(extra, totals, strict=True))
         totals = [max(total, 0) for total in totals]
         _write(node, "pads", halves(totals, more_at_end=auto == "SAME_UPPER"))
     _write(node, "output_padding", extra)
