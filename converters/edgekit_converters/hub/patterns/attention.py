@@ -26,8 +26,9 @@ class Attention:
 
 def attention_of(node: ir.Node) -> Attention | None:
     """The attention that the product `node` ends, None when it ends none."""
-    weights = made_by(node.inputs[0], "Softmax") if node.op_type == "MatMul" and not node.domain else None
-    values = node.inputs[1] if weights is not None else None
+    if node.op_type != "MatMul" or node.domain:
+        return None
+    weights, values = made_by(node.inputs[0], "Softmax"), node.inputs[1]
     size = rank(node.inputs[0])
     if weights is None or values is None or not size or attr_int(weights, "axis", -1) not in (-1, size - 1):
         return None
