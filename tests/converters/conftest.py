@@ -43,6 +43,11 @@ def profile_options(*names: str) -> list[str]:
     return [part for name in names for part in ("--profile", name)]
 
 
+def precision_options() -> list[str]:
+    """``--precision`` for each of `PRECISIONS`."""
+    return [part for name in PRECISIONS for part in ("--precision", name)]
+
+
 @pytest.fixture(scope="session")
 def workers() -> Iterator[Pool]:
     """Warm worker processes for the session: importing TensorFlow takes longer than most conversions."""
@@ -70,7 +75,6 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def package(digits: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The digits converted into every precision that asks for no choice, for five profiles."""
     out = tmp_path_factory.mktemp("package") / "digits"
-    precisions = [part for name in PRECISIONS for part in ("--precision", name)]
-    options = [*profile_options(*PROFILES), *precisions, "--out", out]
+    options = [*profile_options(*PROFILES), *precision_options(), "--out", out]
     edgekit("convert", digits / "model.keras", *options, cache=cache)
     return out

@@ -21,7 +21,14 @@ from edgekit_converters.npz import load_arrays
 from edgekit_converters.onnx_session import OnnxSession
 from edgekit_converters.targets import load_target
 from edgekit_converters.values import Built
-from tests.converters.conftest import HOST_PROFILES, PRECISIONS, REPOSITORY, edgekit, profile_options
+from tests.converters.conftest import (
+    HOST_PROFILES,
+    PRECISIONS,
+    REPOSITORY,
+    edgekit,
+    precision_options,
+    profile_options,
+)
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
@@ -250,8 +257,7 @@ def test_two_processes_and_two_caches_write_the_same_bytes(
         "convert",
         model,
         *profile_options("x86-64-litert", "x86-64-onnx", "rpi4", "jetson-orin-nano", "iphone-15"),
-        "--precision",
-        "all",
+        *precision_options(),
         "--out",
         again,
         cache=tmp_path / "cache",
@@ -266,7 +272,7 @@ def test_a_second_run_reads_the_cache_and_replaces_the_package(
     package: Path, digits: Path, cache: Path
 ) -> None:
     before = (package / "package.json").read_bytes()
-    options: list[Any] = ["--precision", "all", "--out", package, "--json"]
+    options: list[Any] = [*precision_options(), "--out", package, "--json"]
     names = ("x86-64-litert", "x86-64-onnx", "rpi4", "jetson-orin-nano", "iphone-15")
     done = edgekit("convert", digits / "model.keras", *profile_options(*names), *options, cache=cache)
     result = json.loads(done.out)
