@@ -30,14 +30,14 @@ _FOLDED = ("reflect", "edge", "wrap")
 def slice_(ctx: Context, node: ir.Node) -> None:
     """Every `step`-th element from `start` to `end` along some axes."""
     value = given(node, 0)
-    numbers = [parts.numbers_of(ctx, optional(node, index)) for index in range(5)]
-    computed = any(optional(node, index) is not None and numbers[index] is None for index in range(1, 5))
-    if computed:
+    given_places = [optional(node, index) for index in range(1, 5)]
+    numbers = [parts.numbers_of(ctx, item) for item in given_places]
+    if any(item is not None and number is None for item, number in zip(given_places, numbers, strict=True)):
         return ctx.set(node.outputs[0], _computed_slice(ctx, node, ctx.tensor(value)))
     tensor, perm = ctx.any_layout(value)
-    starts, ends = numbers[1] or [], numbers[2] or []
-    axes = numbers[3] if numbers[3] is not None else list(range(len(starts)))
-    steps = numbers[4] if numbers[4] is not None else [1] * len(starts)
+    starts, ends = numbers[0] or [], numbers[1] or []
+    axes = numbers[2] if numbers[2] is not None else list(range(len(starts)))
+    steps = numbers[3] if numbers[3] is not None else [1] * len(starts)
     cuts = {
         perm.index(parts.front(axis, tensor.rank)): slice(start, end, step)
         for axis, start, end, step in zip(axes, starts, ends, steps, strict=True)
