@@ -17,6 +17,7 @@ from edgekit_converters import hub
 from edgekit_converters.errors import Refusal
 from edgekit_converters.frontends import onnx_model
 from edgekit_converters.hub import mixes_batch
+from edgekit_converters.onnx_session import OnnxSession
 from tests.converters.graphs import Array, GraphBuilder, save, small_cnn
 from tests.converters.hub_nodes import suite
 
@@ -209,7 +210,7 @@ def _batch_model(axis: int) -> onnx.ModelProto:
 def test_a_model_that_mixes_the_samples_of_a_batch_is_found(axis: int, mixed: bool, tmp_path: Path) -> None:
     path = save(_batch_model(axis), tmp_path / "m.onnx")
     samples: dict[str, Array] = {"x": np.random.default_rng(0).random((20, 4), np.float32)}
-    found = mixes_batch(path, samples)
+    found = mixes_batch(OnnxSession(path), samples)
     assert (found is not None) == mixed
 
 
@@ -218,7 +219,7 @@ def test_a_fixed_batch_is_no_mixture(tmp_path: Path) -> None:
     for port in (model.graph.input[0], model.graph.output[0]):
         port.type.tensor_type.shape.dim[0].dim_value = 5
     samples: dict[str, Array] = {"x": np.random.default_rng(0).random((20, 4), np.float32)}
-    assert mixes_batch(save(model, tmp_path / "m.onnx"), samples) is None
+    assert mixes_batch(OnnxSession(save(model, tmp_path / "m.onnx")), samples) is None
 
 
 def test_a_split_that_contradicts_itself_does_not_end_the_process() -> None:

@@ -67,8 +67,9 @@ def run_hub(hub: str, data: str, out: str) -> Json:
     from edgekit_converters.onnx_session import OnnxSession
 
     inputs = load_arrays(Path(data))
-    save_arrays(Path(out), OnnxSession(Path(hub), threads=2).run(inputs))
-    return {"mixes_batch": mixes_batch(Path(hub), inputs)}
+    session = OnnxSession(Path(hub), threads=2)
+    save_arrays(Path(out), session.run(inputs))
+    return {"mixes_batch": mixes_batch(session, inputs)}
 
 
 def calibrate(hub: str, samples: str, out: str) -> Json:

@@ -7,7 +7,6 @@ something else there than on the evaluation data, and no converter can know whic
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,14 +17,13 @@ _SAMPLES = 8
 _LIMIT = 1e-3
 
 
-def mixes_batch(model: Path, inputs: Mapping[str, Any]) -> str | None:
-    """The output of `model` for which samples alone give other results than together; None when none does.
+def mixes_batch(session: OnnxSession, inputs: Mapping[str, Any]) -> str | None:
+    """The output for which samples alone give other results than together; None when none does.
 
     Args:
-        model: an ONNX file whose batch is free; with a fixed one there is nothing to compare.
+        session: of a model whose batch is free; with a fixed one there is nothing to compare.
         inputs: samples by input name, the batch first.
     """
-    session = OnnxSession(model)
     first = {name: value[:_SAMPLES] for name, value in inputs.items()}
     count = len(next(iter(first.values())))
     if session.fixed or count < 2:
