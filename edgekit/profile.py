@@ -5,10 +5,13 @@ which targets and precisions suit it in order of preference, and where each figu
 do not inherit from each other: what stands in one is the whole truth about that board. What a
 runtime accepts stands in the rules files (`edgekit.rules`). Choosing a *variant* for a device is
 `edgekit.select`'s business; here only the *profiles* that fit a device are found.
+
+Own profiles: folders named by ``EDGEKIT_PROFILES`` (a path list) are searched before the shipped one.
 """
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -21,6 +24,8 @@ from edgekit.tomlfile import Table, did_you_mean, read_toml
 from edgekit.versions import version_key
 
 SCHEMA = 1
+FOLDERS = "EDGEKIT_PROFILES"
+KINDS = ("gpu", "npu", "dsp")
 TARGETS = ("tflite", "onnx", "coreml", "armnn", "tidl", "triton", "tflm")
 RUNTIMES = ("litert", "onnxruntime", "coreml", "armnn", "tidl", "triton", "tflm", "ort-web")
 PRECISIONS = (
@@ -31,7 +36,8 @@ PRECISIONS = (
 """``int8`` and ``int16x8`` quantize activations too; ``dynamic``, ``w8`` and ``int4`` weights alone; a
 palette has 2^n values, a sparse model that share of zeros."""
 BASES = ("measured", "claimed")
-_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}\Z")
+NAME = r"[a-z0-9][a-z0-9-]{0,63}"
+_NAME = re.compile(NAME + r"\Z")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,11 +112,16 @@ class Evidence:
 
 @dataclass(frozen=True, kw_only=True)
 class Budgets:
-    """What a model may take on this board unless the contract says otherwise."""
+    """What a model may take on this board unless the contract says otherwise.
+
+    `arena_kb` and `flash_kb` are for microcontrollers: working memory and program memory, in KiB.
+    """
 
     latency_ms: float | None = None
     memory_mb: int | None = None
     size_mb: float | None = None
+    arena_kb: int | None = None
+    flash_kb: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,25 +192,48 @@ def profiles_folder() -> Path:
     )
 
 
+def search_folders() -> tuple[Path, ...]:
+    """Folders searched for profiles, first come first: those of ``EDGEKIT_PROFILES``, then the shipped one.
+
+    Raises:
+        ProfileError: one of them is not a folder.
+    """
+    own = [Path(part).expanduser() for part in os.environ.get(FOLDERS, "").split(os.pathsep) if part]
+    for folder in own:
+        if not folder.is_dir():
+            raise ProfileError("not a folder", where=str(folder), remedy=f"{FOLDERS} names it")
+    return (*own, profiles_folder())
+
+
 def list_profiles(folder: Path | None = None) -> tuple[str, ...]:
-    """Names of all profiles, sorted."""
-    return tuple(sorted(path.stem for path in (folder or profiles_folder()).glob("*.toml")))
+    """Names of all profiles, in `folder` or in all folders searched, sorted."""
+    folders = (folder,) if folder else search_folders()
+    return tuple(sorted({path.stem for base in folders for path in base.glob("*.toml")}))
+
+
+def profile_file(name: str, folder: Path | None = None) -> Path:
+    """The file of a profile: of the first folder searched that has it, or `name` itself if a path.
+
+    Raises:
+        ProfileError: unknown, with the nearest names.
+    """
+    if name.endswith(".toml"):
+        return Path(name)
+    if _NAME.match(name):
+        for base in (folder,) if folder else search_folders():
+            if (base / f"{name}.toml").is_file():
+                return base / f"{name}.toml"
+    advice = did_you_mean(name, list_profiles(folder))
+    raise ProfileError(f"unknown profile {name!r}", remedy=advice, code="unknown_profile")
 
 
 def load_profile(name: str, folder: Path | None = None) -> Profile:
     """Read a profile by its name, or a profile file by its path (anything ending in ``.toml``).
 
     Raises:
-        ProfileError: unknown (with the nearest names) or invalid (with file, key and allowed values).
+        ProfileError: unknown (with the nearest names) or invalid (with file, line, key, allowed values).
     """
-    if name.endswith(".toml"):
-        return _read(Path(name))
-    base = folder or profiles_folder()
-    path = base / f"{name}.toml"
-    if not _NAME.match(name) or not path.is_file():
-        advice = did_you_mean(name, list_profiles(base))
-        raise ProfileError(f"unknown profile {name!r}", remedy=advice, code="unknown_profile")
-    return _read(path)
+    return _read(profile_file(name, folder))
 
 
 def match_profiles(facts: Facts, folder: Path | None = None) -> tuple[str, ...]:
@@ -235,16 +269,25 @@ def _specificity(profile: Profile, facts: Facts) -> tuple[int, int]:
 
 
 def _read(path: Path) -> Profile:
-    table = read_toml(path, ProfileError)
+    table = read_toml(path, ProfileError, lines=True)
     schema = table.integer("schema")
     if schema != SCHEMA:
         raise table.fail("schema", f"{schema} is not supported, {SCHEMA} is", "update edgekit")
     name = table.text("name")
     if name != path.stem or not _NAME.match(name):
         raise table.fail("name", f"{name!r} must be the file's name {path.stem!r}, of a-z, 0-9 and -")
+    profile = build_profile(table, digest=PREFIX + sha256_file(path))
+    table.finish()
+    _check(profile, table)
+    return profile
+
+
+def build_profile(table: Table, *, digest: str) -> Profile:
+    """A profile from its table; the JSON Schema is made by handing this a table that takes notes."""
+    table.integer("schema")
     platform = table.table("os")
     profile = Profile(
-        name=name,
+        name=table.text("name"),
         title=table.text("title"),
         match=_match(table.table("match")),
         cpu=_cpu(table.table("cpu")),
@@ -256,11 +299,9 @@ def _read(path: Path) -> Profile:
         targets=table.tables("targets", _target),
         budgets=_budgets(table.table("budgets")),
         evidence=table.tables("evidence", _evidence),
-        digest=PREFIX + sha256_file(path),
+        digest=digest,
     )
     platform.finish()
-    table.finish()
-    _check(profile, table)
     return profile
 
 
@@ -302,7 +343,7 @@ def _cpu(table: Table) -> Cpu:
 def _accelerator(table: Table) -> Accelerator:
     return Accelerator(
         name=table.text("name"),
-        kind=table.text("kind", allowed=("gpu", "npu", "dsp")),
+        kind=table.text("kind", allowed=KINDS),
         precisions=table.texts("precisions"),
         via=table.text("via", ""),
         note=table.text("note", ""),
@@ -329,6 +370,8 @@ def _budgets(table: Table) -> Budgets:
         latency_ms=table.maybe_number("latency_ms"),
         memory_mb=table.maybe_integer("memory_mb"),
         size_mb=table.maybe_number("size_mb"),
+        arena_kb=table.maybe_integer("arena_kb", low=1),
+        flash_kb=table.maybe_integer("flash_kb", low=1),
     )
     table.finish()
     return budgets

@@ -14,7 +14,7 @@ from typing import Any
 
 from edgekit.digest import PREFIX, sha256_file
 from edgekit.errors import ProfileError
-from edgekit.profile import TARGETS, profiles_folder
+from edgekit.profile import TARGETS, search_folders
 from edgekit.tomlfile import Table, did_you_mean, read_toml
 
 SCHEMA = 1
@@ -98,46 +98,63 @@ class Rules:
 
 
 def list_rules(folder: Path | None = None) -> tuple[str, ...]:
-    """Names of all rules files, sorted."""
-    return tuple(sorted(path.stem for path in (folder or profiles_folder() / "rules").glob("*.toml")))
+    """Names of all rules files, in `folder` or below all folders searched for profiles, sorted."""
+    return tuple(sorted({path.stem for base in _folders(folder) for path in base.glob("*.toml")}))
+
+
+def _folders(folder: Path | None) -> tuple[Path, ...]:
+    return (folder,) if folder else tuple(base / "rules" for base in search_folders())
 
 
 def load_rules(name: str, folder: Path | None = None) -> Rules:
     """Read the rules called `name`, such as ``tflite-2.3``.
 
     Raises:
-        ProfileError: unknown (with the nearest names) or invalid (with file, key and allowed values).
+        ProfileError: unknown (with the nearest names) or invalid (with file, line, key, allowed values).
     """
-    base = folder or profiles_folder() / "rules"
-    if name not in list_rules(base):
-        advice = did_you_mean(name, list_rules(base))
-        raise ProfileError(f"unknown rules {name!r}", remedy=advice, code="unknown_rules")
-    path = base / f"{name}.toml"
-    table = read_toml(path, ProfileError)
+    known = list_rules(folder)
+    if name not in known:
+        raise ProfileError(f"unknown rules {name!r}", remedy=did_you_mean(name, known), code="unknown_rules")
+    places = (base / f"{name}.toml" for base in _folders(folder))
+    return read_rules(next(path for path in places if path.is_file()))
+
+
+def read_rules(path: Path) -> Rules:
+    """Read a rules file.
+
+    Raises:
+        ProfileError: invalid (with file, line, key and allowed values).
+    """
+    table = read_toml(path, ProfileError, lines=True)
     schema = table.integer("schema")
     if schema != SCHEMA:
         raise table.fail("schema", f"{schema} is not supported, {SCHEMA} is", "update edgekit")
-    target, version = table.text("target", allowed=TARGETS), table.text("version")
-    if name != f"{target}-{version}":
-        raise table.fail("version", f"the file must be called {target}-{version}.toml")
-    rules = Rules(
+    rules = build_rules(table, name=path.stem, digest=PREFIX + sha256_file(path))
+    if path.stem != f"{rules.target}-{rules.version}":
+        raise table.fail("version", f"the file must be called {rules.target}-{rules.version}.toml")
+    table.finish()
+    return rules
+
+
+def build_rules(table: Table, *, name: str, digest: str) -> Rules:
+    """Rules from their table; the JSON Schema is made by handing this a table that takes notes."""
+    table.integer("schema")
+    return Rules(
         name=name,
-        target=target,
-        version=version,
+        target=table.text("target", allowed=TARGETS),
+        version=table.text("version"),
         runtime=table.text("runtime"),
         precisions=table.texts("precisions"),
         io=table.texts("io", allowed=(*TYPES, "int64", "bool")),
         ops=table.tables("op", _op),
         limits=table.tables("limit", _limit),
         sources=table.texts("sources"),
-        digest=PREFIX + sha256_file(path),
+        digest=digest,
         bias=table.text("bias", "int32", allowed=BIASES),
         rescue=table.text("rescue", "float32", allowed=RESCUES),
         rest=table.text("rest", "float32", allowed=RESTS),
         compression=table.texts("compression", allowed=COMPRESSIONS),
     )
-    table.finish()
-    return rules
 
 
 def _op(table: Table) -> OpRule:

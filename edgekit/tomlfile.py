@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from edgekit.errors import UsageError
+from edgekit.tomllines import key_lines, line_of
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -26,8 +27,8 @@ T = TypeVar("T")
 _LIMIT = 4 << 20
 
 
-def read_toml(path: Path, error: type[UsageError]) -> Table:
-    """Read `path` as a Table whose complaints are of class `error`.
+def read_toml(path: Path, error: type[UsageError], *, lines: bool = False) -> Table:
+    """Read `path` as a Table whose complaints are of class `error`, with line numbers if `lines`.
 
     Raises:
         UsageError: of the given class; missing, unreadable, too large, not UTF-8 or not TOML.
@@ -39,10 +40,11 @@ def read_toml(path: Path, error: type[UsageError]) -> Table:
     if len(data) > _LIMIT:
         raise error(f"{len(data)} bytes, at most {_LIMIT} allowed", where=str(path))
     try:
-        value = tomllib.loads(data.decode("utf-8"))
+        text = data.decode("utf-8")
+        value = tomllib.loads(text)
     except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as problem:
         raise error(f"not valid TOML: {problem}", where=str(path)) from problem
-    return Table(value, where=str(path), error=error)
+    return Table(value, where=str(path), error=error, lines=key_lines(text) if lines else None)
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
@@ -63,12 +65,21 @@ class Table:
         error: the class to raise.
         path: dotted keys that lead here.
         strict: whether `finish` refuses unknown keys; sub-tables inherit it.
+        lines: where each key stands (`edgekit.tomllines`), for errors.
     """
 
     def __init__(
-        self, value: object, *, where: str, error: type[UsageError], path: str = "", strict: bool = True
+        self,
+        value: object,
+        *,
+        where: str,
+        error: type[UsageError],
+        path: str = "",
+        strict: bool = True,
+        lines: Mapping[str, int] | None = None,
     ) -> None:
         self._where, self._error, self._path, self._strict = where, error, path, strict
+        self._lines = lines or {}
         if not isinstance(value, Mapping):
             raise self._fail(f"a table was expected, not {type(value).__name__}")
         self._value: Mapping[str, Any] = value
@@ -77,7 +88,9 @@ class Table:
 
     def _fail(self, message: str, key: str = "", remedy: str | None = None) -> UsageError:
         dotted = ".".join(part for part in (self._path, key) if part)
-        where = f"{self._where}: {dotted}" if dotted else self._where
+        line = line_of(dotted, self._lines)
+        file = self._where if line is None else f"{self._where}:{line}"
+        where = f"{file}: {dotted}" if dotted else self._where
         return self._error(message, where=where, remedy=remedy)
 
     def fail(self, key: str, message: str, remedy: str | None = None) -> UsageError:
@@ -205,7 +218,14 @@ class Table:
         return self._sub({} if value is None else value, path)
 
     def _sub(self, value: object, path: str) -> Table:
-        return Table(value, where=self._where, error=self._error, path=path, strict=self._strict)
+        return Table(
+            value,
+            where=self._where,
+            error=self._error,
+            path=path,
+            strict=self._strict,
+            lines=self._lines,
+        )
 
     def tables(self, key: str, build: Callable[[Table], T]) -> tuple[T, ...]:
         """A list of tables (``[[key]]``), each read by `build` and finished."""
