@@ -98,7 +98,7 @@ def matrix(axis: Axis, *, cubic: bool) -> Array:
     taps = first[:, None] + np.arange(2 * int(np.ceil(reach)))
     distance = np.abs(taps - where[:, None]) * shrink
     weights = _cubic(distance, axis.cubic_a) if cubic else np.clip(1 - distance, 0, None)
-    if axis.exclude_outside or axis.antialias:
+    if axis.exclude_outside:
         weights = np.where((taps < 0) | (taps >= axis.size), 0, weights)
     weights = weights / weights.sum(axis=1, keepdims=True)
     result = np.zeros((axis.out, axis.size))
