@@ -232,6 +232,34 @@ def test_random_bytes_are_no_boosted_model(data: bytes) -> None:
         read_lightgbm(data.decode("latin-1"), "m.txt")
 
 
+def _small_xgboost() -> tuple[bytes, bytes]:
+    xgboost = pytest.importorskip("xgboost", reason="XGBoost models need the extra [sklearn]")
+    rows, labels = _digits()
+    options = {"objective": "binary:logistic", "max_depth": 3, "nthread": 1}
+    model = xgboost.train(options, xgboost.DMatrix(rows, labels > 4), 3)
+    return bytes(model.save_raw("json")), bytes(model.save_raw("ubj"))
+
+
+def test_both_formats_of_xgboost_are_the_same_model() -> None:
+    text, binary = (read_xgboost(data, "m").ensemble for data in _small_xgboost())
+    assert len(text.trees) == 3
+    for one, other in zip(text.trees, binary.trees, strict=True):
+        for name in ("feature", "rule", "threshold", "yes", "no", "nan_yes", "value"):
+            np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+
+
+def test_a_damaged_model_is_refused_before_xgboost_sees_it() -> None:
+    """A child that does not exist ends XGBoost's process."""
+    binary = _small_xgboost()[1]
+    start = binary.index(b"left_children[$l#L") + 26
+    for bad in (b"\xff\xff\xff\x37", b"\x00\x00\x7f\x00", b"\x00\x00\x00\x00"):
+        with pytest.raises(SourceError):
+            read_xgboost(binary[:start] + bad + binary[start + 4 :], "m.ubj")
+    for size in range(0, len(binary) - 1, 499):
+        with pytest.raises(SourceError):
+            read_xgboost(binary[:size], "m.ubj")
+
+
 def test_a_model_that_was_cut_off_is_refused_with_its_name() -> None:
     lightgbm = pytest.importorskip("lightgbm", reason="LightGBM models need the extra [sklearn]")
     rows, labels = _digits()

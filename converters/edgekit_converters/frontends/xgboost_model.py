@@ -18,6 +18,7 @@ def load(path: Path) -> TabularModel:
     """
     import xgboost
 
+    read_xgboost(path.read_bytes(), str(path))  # XGBoost trusts its files: ours is the first to look
     try:
         booster = xgboost.Booster(model_file=str(path))
     except (xgboost.core.XGBoostError, ValueError, OSError) as error:

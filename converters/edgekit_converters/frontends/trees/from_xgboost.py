@@ -1,4 +1,4 @@
-"""XGBoost's JSON model as an `Ensemble`: gbtree and dart, numeric and categorical splits.
+"""XGBoost's model, JSON or binary JSON, as an `Ensemble`: gbtree and dart, numeric and categorical splits.
 
 Specification: XGBoost's "Introduction to Model IO" and its JSON schema. A split is ``x < t`` in
 float32, NaN goes the default way, a listed category goes right. Margins are float32, one tree's leaf
@@ -16,8 +16,10 @@ import numpy as np
 
 from edgekit.errors import SourceError
 from edgekit_converters.frontends.emit import Array
+from edgekit_converters.frontends.trees import ubj
 from edgekit_converters.frontends.trees.ensemble import IN, LT, WHOLE, Ensemble, Tree
 
+_TEXT = (b'"', b" ", b"\n", b"\r", b"\t", b"}")
 _LOGISTIC = ("binary:logistic", "reg:logistic", "binary:logitraw")
 _LOG = ("count:poisson", "reg:gamma", "reg:tweedie", "survival:cox", "survival:aft")
 
@@ -37,8 +39,10 @@ def read_xgboost(text: bytes | bytearray, where: str, *, rounds: int | None = No
         SourceError: damaged, or of a kind that is not supported.
     """
     try:
-        return _boosted(json.loads(text)["learner"], where, rounds)
-    except (KeyError, TypeError, ValueError, IndexError, RecursionError) as error:
+        # A key follows the brace in both formats: in text behind a quote, in binary behind its length's type.
+        known = json.loads(text) if text[1:2] in _TEXT else ubj.parse(bytes(text))
+        return _boosted(known["learner"], where, rounds)
+    except (KeyError, TypeError, ValueError, IndexError, RecursionError, AttributeError) as error:
         raise SourceError(
             f"not a whole XGBoost model: {type(error).__name__} {error}", where=where, code="corrupt_source"
         ) from error
@@ -64,6 +68,8 @@ def _boosted(learner: Mapping[str, Any], where: str, rounds: int | None) -> Boos
         trees, targets = trees[: rounds * outputs * parallel], targets[: rounds * outputs * parallel]
     if not trees:
         raise SourceError("the model has no trees", where=where, code="corrupt_source")
+    for tree in trees:
+        tree.paths()  # every child exists, no circles
     base = _base(parameters["base_score"], objective, outputs)
     ensemble = Ensemble(trees=trees, features=features, base=base, adds="float32", targets=targets)
     return Boosted(ensemble=ensemble, link=_link(objective))
@@ -88,10 +94,15 @@ def _tree(tree: Mapping[str, Any], features: int, outputs: int, target: int, whe
     condition = np.array(tree["split_conditions"], np.float32)
     nan_left = np.array(tree["default_left"], bool)
     column = np.array(tree["split_indices"], np.int64)
-    kinds = np.array(tree.get("split_type") or np.zeros(len(left)), np.int64)
+    kinds = np.array(tree.get("split_type", ()), np.int64)
+    kinds = kinds if len(kinds) else np.zeros(len(left), np.int64)
     members = _categories(tree)
     chosen = (kinds == 1) & (left >= 0)
-    if (column[left >= 0] >= features).any() or len(condition) != len(left):
+    if len({len(item) for item in (left, right, condition, column, kinds, nan_left)}) != 1:
+        raise ValueError("a tree's lists are of different lengths")
+    if min(left.min(), right.min()) < -1 or ((left < 0) != (right < 0)).any():
+        raise ValueError("a node with half its children")
+    if (column[left >= 0] >= features).any() or (column[left >= 0] < 0).any():
         raise ValueError("a split looks at a column that is not there")
     value = np.zeros((len(left), outputs))
     leaf = left < 0
