@@ -104,6 +104,14 @@ REFUSED = {
         "absurd_shape",
         r"Expand",
     ),
+    "statistics of no training": (
+        (
+            "g (float[1, 2, 3] x, float[2] s) => (float[1, 2, 3] y, float[2] m, float[2] v) "
+            "{ y, m, v = BatchNormalization (x, s, s, s, s) }"
+        ),
+        "corrupt_source",
+        r"BatchNormalization .*statistics",
+    ),
     "training": (
         (
             "g (float[2] x) => (float[2] y) { r = Constant <value_float = 0.5> () t = Constant "

@@ -132,7 +132,7 @@ def _canonical(model: ir.Model) -> Canonical:
     _admit(model, sizes, fold)
     run(model, [Upgrade(), *folding])
     run(model, [InferShapes(), NormalForms(), *folding, FuseAffine(), recognise])
-    run(model, [*folding, InferShapes(), RemoveDeadCode(), NameInOrder(), Admit()])
+    run(model, [*folding, InferShapes(), RemoveDeadCode(), NameInOrder(), Connect(), Admit()])
     _check(model)
     kinds = [node.op_type for node in model.graph]
     facts = {

@@ -70,6 +70,9 @@ def windows_of(node: ir.Node) -> list[Window] | None:
     for index, old in enumerate(size for size in sizes[2:] if size is not None):
         begin, end = pads[index], pads[index + count]
         over = old + begin + end - ((kernel[index] - 1) * dilations[index] + 1)
+        if over < 0:
+            # Wider than its image: what that means, runtimes do not agree on.
+            return None
         new = over // strides[index] + 1
         if attr_int(node, "ceil_mode"):
             new = -(-over // strides[index]) + 1

@@ -37,6 +37,8 @@ def dropout(node: ir.Node, b: Builder) -> Result:
 def batch_norm(node: ir.Node, b: Builder) -> Result:
     """Training mode written out: statistics of the batch, running means (14)."""
     if not attr_int(node, "training_mode"):
+        if any(used_outputs(node)[1:]):
+            refuse(node, "gives out the statistics of training, but does not train", code="corrupt_source")
         node.attributes.pop("training_mode", None)
         node.attributes.pop("momentum", None)
         node.resize_outputs(1)
