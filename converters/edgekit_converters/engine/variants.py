@@ -56,6 +56,8 @@ def check_variant(
         try:
             checked = _check_route(context, prepared, wanted, ranges, route)
         except EdgekitError as error:
+            if error.code == "disk_full":
+                raise
             first = first or error
             tried.append({"route": route.name, "code": error.code, "message": str(error)[:300]})
             continue
