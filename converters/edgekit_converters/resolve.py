@@ -88,6 +88,8 @@ def resolve(contract: Contract, signature: Signature, source: Source, *, where: 
         _output(port, spec, signature.activation if index == 0 else "none", f"{where}: outputs.{port.name}")
         for index, (port, spec) in enumerate(outputs)
     )
+    if signature.labels and full_outputs and not full_outputs[0].labels:
+        full_outputs = (replace(full_outputs[0], labels=signature.labels), *full_outputs[1:])
     names = {port.name: spec.name for (port, _), spec in zip(inputs, full_inputs, strict=True)}
     for (port, _), found in zip(outputs, full_outputs, strict=True):
         if port.name in names:

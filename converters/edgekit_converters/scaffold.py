@@ -92,7 +92,12 @@ def _input(item: InputSpec) -> str:
 def _output(item: OutputSpec) -> str:
     lines = ["", "[[outputs]]", *_port(item.name, item.dtype, item.shape)]
     if item.task:
-        lines += [f'task = "{item.task}"', "# labels = []             # one name for each class"]
+        names = (
+            f"labels = {json.dumps(list(item.labels))}"
+            if item.labels
+            else "# labels = []             # one name for each class"
+        )
+        lines += [f'task = "{item.task}"', names]
     else:
         lines += ['# task = "classification"   # or detection, segmentation, regression, embedding, anomaly']
     lines += [f'activation = "{item.activation}"']

@@ -35,7 +35,8 @@ class Signature:
 
     `task` and `activation` are guesses from the last layer, to be overruled by the contract.
     `tolerance` is how far the ONNX form may be from the source, as a share of the output's range: more
-    where the source computes with integers.
+    where the source computes with integers. `labels` are the first output's class names, if the source
+    knows them.
     """
 
     inputs: tuple[Tensor, ...]
@@ -43,6 +44,7 @@ class Signature:
     framework: str = ""
     activation: str = "none"
     tolerance: float = 1e-4
+    labels: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form."""
@@ -57,6 +59,7 @@ class Signature:
             framework=value["framework"],
             activation=value["activation"],
             tolerance=value.get("tolerance", 1e-4),
+            labels=tuple(value.get("labels", ())),
         )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
+import tomllib
 from numpy.typing import NDArray
 from sklearn.datasets import load_iris
 from sklearn.decomposition import PCA
@@ -189,6 +190,17 @@ def test_probabilities_that_an_iteration_finds_are_refused_with_the_way_out(tmp_
     loaded = frontends.load(recognise(saved(model, tmp_path), trust=True))
     with pytest.raises(SourceError, match="CalibratedClassifierCV"):
         loaded.export(tmp_path / "made.onnx")
+
+
+def test_names_of_classes_reach_the_contract(cache: Path, tmp_path: Path) -> None:
+    names = np.array(["setosa", "versicolor", "virginica"])[LABELS]
+    path = saved(RandomForestClassifier(3, random_state=0).fit(ROWS, names), tmp_path)
+    loaded = frontends.load(recognise(path, trust=True))
+    assert loaded.signature.labels == ("setosa", "versicolor", "virginica")
+    edgekit("init", path, "--trust", cache=cache)
+    outputs = tomllib.loads((tmp_path / "model.toml").read_text())["outputs"]
+    assert [item["name"] for item in outputs] == ["probabilities", "label"]
+    assert outputs[0]["labels"] == ["setosa", "versicolor", "virginica"]
 
 
 def test_a_pickle_without_trust_ends_the_command_before_it_is_opened(cache: Path, tmp_path: Path) -> None:

@@ -103,6 +103,7 @@ def from_estimator(model: Any, where: str) -> TabularModel:
         kind.outputs,
         framework=f"scikit-learn {sklearn.__version__} {kind.name}",
         activation="softmax" if PROBABILITIES in kind.outputs else "none",
+        labels=kind.labels,
     )
     return TabularModel(found, lambda: _exported(kind, where), kind.compute, _versions())
 
@@ -135,6 +136,14 @@ class _Kind:
                 code="unsupported_source",
             ) from error
         self.outputs = {name: np.shape(value)[1:] for name, value in probe.items()}
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the classes, where they are text and the first output has a column for each."""
+        if self.classes is None or self.classes.dtype.kind in "iubf":
+            return ()
+        width = next(iter(self.outputs.values()))
+        return tuple(str(item) for item in self.classes) if width == (len(self.classes),) else ()
 
     def compute(self, rows: Any) -> Mapping[str, Any]:
         """The estimator's own answers."""

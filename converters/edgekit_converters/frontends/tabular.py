@@ -55,7 +55,12 @@ class TabularModel:
 
 
 def signature(
-    features: int, outputs: Mapping[str, tuple[int, ...]], *, framework: str, activation: str = "none"
+    features: int,
+    outputs: Mapping[str, tuple[int, ...]],
+    *,
+    framework: str,
+    activation: str = "none",
+    labels: tuple[str, ...] = (),
 ) -> Signature:
     """`outputs` maps names to shapes after the batch; `LABEL` is int64, the rest float32."""
     return Signature(
@@ -66,6 +71,7 @@ def signature(
         ),
         framework=framework,
         activation=activation,
+        labels=labels,
     )
 
 
