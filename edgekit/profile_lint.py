@@ -49,7 +49,9 @@ def lint_file(path: Path) -> list[Finding]:
         if "target" in read_toml(path, ProfileError).names():
             read_rules(path)
             return []
-        profile = load_profile(str(path) if path.suffix == ".toml" else f"{path}.toml")
+        if path.suffix != ".toml":
+            raise ProfileError("the file of a profile ends in .toml", where=str(path))
+        profile = load_profile(str(path))
     except UsageError as error:
         where = error.where or str(path)
         return [Finding(level="error", where=where, message=error.message, remedy=error.remedy)]
