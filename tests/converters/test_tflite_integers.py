@@ -108,6 +108,23 @@ def test_int16_activations_with_int8_weights_come_closer_than_int8(build: Build,
     assert errors[0] < errors[1]
 
 
+def test_a_tensor_goes_over_to_another_scale_in_one_integer_step(tmp_path: Path) -> None:
+    def build(g: GraphBuilder) -> str:
+        wide = g.op("Conv", "x", g.weight(4, 4, 1, 1, scale=9.0))
+        narrow = g.op("Conv", "x", g.weight(4, 4, 1, 1))
+        y = g.op("Concat", g.op("Add", wide, narrow), narrow, axis=1)
+        return g.op("Conv", y, g.weight(4, 8, 1, 1))
+
+    model, samples = quantized(build, "int8", tmp_path)
+    file = file_of(model)
+    assert file.facts["int8_op_ratio"] == 1.0, file.facts["ops"]
+    wanted = reference(hub.to_proto(model), samples[:1])
+    quant = file.outputs[0].quant
+    assert quant is not None
+    for found in answers(file, samples[:1]).values():
+        assert np.abs(found - wanted).max() / quant.scale[0] < 2.01
+
+
 def test_an_op_without_an_integer_kernel_runs_in_float_between_conversions(tmp_path: Path) -> None:
     def build(g: GraphBuilder) -> str:
         y = g.op("Conv", "x", g.weight(4, 4, 1, 1))

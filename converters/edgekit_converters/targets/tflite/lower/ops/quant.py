@@ -13,10 +13,11 @@ from edgekit_converters.hub import nodes
 from edgekit_converters.targets.tflite.lower import weights
 from edgekit_converters.targets.tflite.lower.context import Context, dequantized
 from edgekit_converters.targets.tflite.lower.registry import lowers
-from edgekit_converters.targets.tflite.lower.tensors import Quant, Spec, Tensor
+from edgekit_converters.targets.tflite.lower.tensors import Perm, Quant, Spec, Tensor
 
 _D = ir.DataType
 _STORED = (_D.INT8, _D.UINT8, _D.INT16)
+_STEPS = {(_D.INT8, _D.INT8), (_D.INT16, _D.INT8), (_D.INT16, _D.INT16)}
 _RANGES = {_D.INT8: (-128, 127), _D.UINT8: (0, 255), _D.INT16: (-32768, 32767), _D.UINT16: (0, 65535)}
 
 
@@ -74,7 +75,7 @@ def quantize(ctx: Context, node: ir.Node) -> None:
     quant = ctx.quants.get(out)
     kind = ctx.dtype(out)
     if quant is not None and kind in _STORED and not quant.per_channel and not out.is_graph_output():
-        tensor, perm = ctx.any_layout(source)
+        tensor, perm = _integers_behind(ctx, source, kind) or ctx.any_layout(source)
         ctx.set(out, ctx.emit("QUANTIZE", [tensor], Spec(tensor.shape, kind, quant)), perm)
         return
     if kind not in _RANGES:
@@ -87,6 +88,18 @@ def quantize(ctx: Context, node: ir.Node) -> None:
     made = ctx.binary("MINIMUM", ctx.binary("MAXIMUM", made, low), high)
     # The step over int32 keeps the cast defined for every runtime.
     ctx.set(out, ctx.cast(ctx.cast(made, _D.INT32), kind))
+
+
+def _integers_behind(ctx: Context, value: ir.Value, kind: ir.DataType) -> tuple[Tensor, Perm] | None:
+    """The integers that `value` dequantizes, where QUANTIZE takes them to `kind` in one step."""
+    node = value.producer()
+    integers = node.inputs[0] if node is not None and node.op_type == "DequantizeLinear" else None
+    if integers is None or integers not in ctx.quants or integers in ctx.unclear:
+        return None
+    if integers.const_value is not None or (ctx.dtype(integers), kind) not in _STEPS:
+        return None
+    tensor, perm = ctx.any_layout(integers)
+    return (tensor, perm) if tensor.quant is not None and not tensor.quant.per_channel else None
 
 
 def _parameter(ctx: Context, node: ir.Node, index: int) -> Tensor | None:
