@@ -126,7 +126,10 @@ class Budgets:
 
 @dataclass(frozen=True, kw_only=True)
 class Profile:
-    """One board. `memory_mb` lists the sizes it is sold with, smallest first; `digest` is the file's."""
+    """One board. `memory_mb` lists the sizes it is sold with, smallest first; `digest` is the file's.
+
+    `aliases` are other names it may be asked for by; packages and fleets know the board by `name`.
+    """
 
     name: str
     title: str
@@ -141,6 +144,7 @@ class Profile:
     budgets: Budgets
     evidence: tuple[Evidence, ...]
     digest: str
+    aliases: tuple[str, ...] = ()
 
     def target(self, name: str) -> ProfileTarget:
         """The target called `name`.
@@ -214,17 +218,30 @@ def list_profiles(folder: Path | None = None) -> tuple[str, ...]:
 def profile_file(name: str, folder: Path | None = None) -> Path:
     """The file of a profile: of the first folder searched that has it, or `name` itself if a path.
 
+    A file's own name goes before an alias in another one.
+
     Raises:
         ProfileError: unknown, with the nearest names.
     """
     if name.endswith(".toml"):
         return Path(name)
     if _NAME.match(name):
-        for base in (folder,) if folder else search_folders():
-            if (base / f"{name}.toml").is_file():
-                return base / f"{name}.toml"
+        folders = (folder,) if folder else search_folders()
+        named = (base / f"{name}.toml" for base in folders)
+        also = (path for base in folders for path in sorted(base.glob("*.toml")) if name in _aliases(path))
+        found = next((path for path in named if path.is_file()), None) or next(also, None)
+        if found is not None:
+            return found
     advice = did_you_mean(name, list_profiles(folder))
     raise ProfileError(f"unknown profile {name!r}", remedy=advice, code="unknown_profile")
+
+
+def _aliases(path: Path) -> tuple[str, ...]:
+    """Aliases of a profile file; none of one that cannot be read, which is told where it is asked for."""
+    try:
+        return read_toml(path, ProfileError).texts("aliases")
+    except ProfileError:
+        return ()
 
 
 def load_profile(name: str, folder: Path | None = None) -> Profile:
@@ -300,6 +317,7 @@ def build_profile(table: Table, *, digest: str) -> Profile:
         budgets=_budgets(table.table("budgets")),
         evidence=table.tables("evidence", _evidence),
         digest=digest,
+        aliases=table.texts("aliases"),
     )
     platform.finish()
     return profile

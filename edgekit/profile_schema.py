@@ -26,6 +26,7 @@ DRAFT = "https://json-schema.org/draft/2020-12/schema"
 PROFILE_MEANINGS: Mapping[str, str] = {
     "schema": "Version of this format.",
     "name": "Name of the profile: that of the file, of a-z, 0-9 and -.",
+    "aliases": "Other names it may be asked for by.",
     "title": "The board's name for people.",
     "memory_mb": "Memory in MiB, every size it is sold with, smallest first; 0 where it is less than one.",
     "match": "How a device is recognised; all that is given must hold. Without machines: never by itself.",

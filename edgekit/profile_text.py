@@ -47,7 +47,8 @@ def profile_toml(
     """TOML of a profile; `header` becomes comment lines, `comments` are put before keys, by dotted path."""
     notes = comments or {}
     lines = [f"# {line}" for line in header.splitlines()]
-    flat = {"schema": 1, **{key: profile[key] for key in ("name", "title", "memory_mb")}}
+    flat = {"schema": 1, "name": profile["name"], "aliases": profile.get("aliases") or None}
+    flat |= {key: profile[key] for key in ("title", "memory_mb")}
     lines += _pairs(flat, "", notes)
     for key in _ORDER:
         lines += _section(key, profile.get(key), notes)
@@ -101,6 +102,7 @@ def as_file(profile: Mapping[str, Any]) -> dict[str, Any]:
 def copied(text: str, *, source: str, name: str) -> str:
     """The text of profile `source` as that of a new board `name`: nothing in it is measured any more."""
     text = re.sub(r'(?m)^name = ".*"$', f'name = "{name}"', text, count=1)
+    text = re.sub(r"(?m)^aliases = .*\n", "", text, count=1)
     text = re.sub(r'(?m)^basis = ".*"$', 'basis = "claimed"', text)
     text = re.sub(r'(?m)^source = "', f'source = "copied from {source}, not checked on {name}: ', text)
     note = f"# Copied from {source}: change what differs, and say where each figure comes from.\n"

@@ -38,7 +38,7 @@ def memory_of(profile: Profile) -> str:
 def evidence_of(profile: Profile) -> str:
     """Whether anything of the profile was measured, and what."""
     measured = sorted({fact for item in profile.evidence if item.basis == "measured" for fact in item.facts})
-    return "measured: " + ", ".join(measured) if measured else "claimed by its maker"
+    return "measured: " + ", ".join(measured) if measured else "claimed only"
 
 
 def system_of(profile: Profile) -> str:
@@ -62,7 +62,8 @@ def page() -> str:
     for name in list_profiles(profiles_folder()):
         profile = load_profile(name, profiles_folder())
         accelerators = ", ".join(item.name for item in profile.accelerators) or "–"
-        cells = [f"`{name}`", profile.title, f"{profile.cpu.cores} × {profile.cpu.name}", memory_of(profile)]
+        names = "<br>".join(f"`{item}`" for item in (name, *profile.aliases))
+        cells = [names, profile.title, f"{profile.cpu.cores} × {profile.cpu.name}", memory_of(profile)]
         cells += [system_of(profile), accelerators, targets_of(profile), evidence_of(profile)]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join([*lines, *OWN]) + "\n"

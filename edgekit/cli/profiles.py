@@ -54,6 +54,7 @@ def _row(profile: Any, path: Path) -> dict[str, Any]:
     bases = sorted({item.basis for item in profile.evidence})
     return {
         "name": profile.name,
+        "aliases": profile.aliases,
         "title": profile.title,
         "memory_mb": profile.memory_mb,
         "targets": targets,

@@ -127,6 +127,33 @@ def test_a_profile_file_can_be_given_by_path(tmp_path: Path) -> None:
     assert load_profile(str(tmp_path / "board.toml")).title == "A board"
 
 
+@pytest.mark.parametrize("board", ["am62a", "am67a", "am68a", "am69a", "tda4vm", "am5729"])
+def test_a_board_is_found_by_its_short_name_and_keeps_its_own(board: str) -> None:
+    assert load_profile(board).name == f"ti-{board}"
+    assert board not in list_profiles()
+
+
+def test_a_files_name_goes_before_anothers_alias(tmp_path: Path) -> None:
+    write(tmp_path, GOOD)
+    write(tmp_path, GOOD.replace('name = "board"', 'name = "alpha"\naliases = ["board", "b2"]', 1), "alpha")
+    (tmp_path / "broken.toml").write_text("not toml [", encoding="utf-8")
+    assert load_profile("board", tmp_path).name == "board"
+    assert load_profile("b2", tmp_path).name == "alpha"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("rpi-zero-2w", "rpi3", "rpi4", "rpi5", "jetson-nano", "jetson-orin-nano", "jetson-agx-orin"),
+        *("iphone-12", "iphone-13", "iphone-14", "iphone-15", "iphone-15-pro", "iphone-16", "iphone-17-pro"),
+        *("android-arm64", "coral-dev-board", "imx8m-plus", "armnn-linux", "cortex-m4", "cortex-m7"),
+        *("cortex-m55-ethos-u", "x86-64-litert", "x86-64-onnx", "triton-cpu", "triton-nvidia", "web-wasm"),
+    ],
+)
+def test_every_board_promised_is_there(name: str) -> None:
+    assert load_profile(name).evidence
+
+
 def test_a_named_board_beats_the_generic_profile() -> None:
     facts = Facts(machine="aarch64", model="Raspberry Pi 4 Model B Rev 1.4", runtimes={"litert": "2.3.0"})
     assert match_profiles(facts) == ("rpi4", "arm64-litert")
