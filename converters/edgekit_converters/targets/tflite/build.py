@@ -69,12 +69,9 @@ def _lowered(job: Job, model: ir.Model) -> Lowered:
     options = Options(weights=_WEIGHTS.get(job.precision, "float32"))
     try:
         free = compiled(model, options=options)
-    except Refusal as error:
-        if not _is_free(model) or error.code not in (
-            "dynamic_shape",
-            "unsupported_op",
-            "unsupported_attribute",
-        ):
+    except Refusal:
+        # With a batch of one, shapes that are computed become constants, and kernels may take them.
+        if not _is_free(model):
             raise
         return compiled(_batch_of_one(model), options=options)
     if "SHAPE" in free.facts["ops"] and _is_free(model):
