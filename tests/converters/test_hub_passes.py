@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
+import onnx.parser
 import onnx_ir as ir
 import pytest
 from onnx_ir.passes import PassResult
@@ -123,3 +125,11 @@ def test_a_lowering_reads_and_refuses_nodes_by_name() -> None:
     with pytest.raises(Refusal, match=r"MaxPool 'MaxPool_\d' \(computes 't5'\): why not") as caught:
         nodes.refuse(node, "why not", code="unsupported_attribute")
     assert caught.value.code == "unsupported_attribute"
+
+
+def test_a_split_keeps_the_outputs_that_nobody_reads() -> None:
+    text = '<ir_version: 10, opset_import: ["" : 21]> g (float[8] x) => (float[3] y)'
+    model = onnx.parser.parse_model(f"{text} {{ a, b, c = Split<num_outputs=3>(x) y = Neg(a) }}")
+    made = hub.to_proto(hub.canonical(model).model)
+    assert len(next(node for node in made.graph.node if node.op_type == "Split").output) == 3
+    onnx.checker.check_model(made)

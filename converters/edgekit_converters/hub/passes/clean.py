@@ -45,6 +45,8 @@ class NameInOrder(Pass):
 
 def _name_outputs(node: ir.Node) -> None:
     """Optional outputs nobody reads lose their names; trailing ones are dropped."""
+    if node.op_type == "Split":  # its outputs are counted
+        return
     known = onnx.defs.has(node.op_type, OPSET, node.domain)
     least = onnx.defs.get_schema(node.op_type, OPSET, node.domain).min_output if known else len(node.outputs)
     last = max(index for index, out in enumerate(node.outputs) if out.uses() or out.is_graph_output())
