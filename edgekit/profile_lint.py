@@ -1,7 +1,7 @@
 """Faults of profile and rules files: what the reader refuses, and what it lets pass but should not be.
 
-Errors are the reader's own (file, line, key, allowed values). Warnings: figures without evidence, evidence
-for nothing, precisions its rules do not list, a name that hides a shipped profile.
+Errors are the reader's own (file, line, key, allowed values). Warnings: figures and rules without
+evidence, evidence for nothing, precisions its rules do not list, a name that hides a shipped profile.
 """
 
 from __future__ import annotations
@@ -47,8 +47,7 @@ def lint_file(path: Path) -> list[Finding]:
     """Faults of one profile or rules file; a file with a `target` key is a rules file."""
     try:
         if "target" in read_toml(path, ProfileError).names():
-            read_rules(path)
-            return []
+            return _rules(path)
         if path.suffix != ".toml":
             raise ProfileError("the file of a profile ends in .toml", where=str(path))
         profile = load_profile(str(path))
@@ -57,6 +56,16 @@ def lint_file(path: Path) -> list[Finding]:
         return [Finding(level="error", where=where, message=error.message, remedy=error.remedy)]
     lines = key_lines(path.read_text(encoding="utf-8"))
     return [_placed(path, lines, *fault) for fault in (*_targets(profile), *_evidence(profile, path))]
+
+
+def _rules(path: Path) -> list[Finding]:
+    rules, found = read_rules(path), []
+    if not rules.sources:
+        found.append(("sources", "no evidence", "say where these rules come from"))
+    if not rules.ops and set(rules.precisions) & {"int8", "int16x8"}:
+        found.append(("op", "quantized precisions, and no op may be quantized", "add [[op]] tables"))
+    lines = key_lines(path.read_text(encoding="utf-8"))
+    return [_placed(path, lines, "warning", *fault) for fault in found]
 
 
 def _placed(path: Path, lines: dict[str, int], level: str, key: str, message: str, remedy: str) -> Finding:

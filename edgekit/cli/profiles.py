@@ -92,19 +92,19 @@ def show(name: str, as_json: bool) -> None:
 
 
 @profiles.command()
-@click.argument("files", nargs=-1, type=click.Path(path_type=Path))
+@click.argument("files", nargs=-1)
 @click.option("--strict", is_flag=True, help="Warnings count as errors.")
 @_JSON
 @click.pass_context
-def lint(context: click.Context, files: tuple[Path, ...], strict: bool, as_json: bool) -> None:
-    """Check profile and rules FILES, by default all of them.
+def lint(context: click.Context, files: tuple[str, ...], strict: bool, as_json: bool) -> None:
+    """Check profile and rules FILES (or profiles by name), by default all of them.
 
     Errors name file, line, key and what is allowed; a warning is a figure without evidence. Exit code 2
     when there is an error.
     """
     from edgekit.profile_lint import all_files, lint_file
 
-    checked = files or all_files()
+    checked = [_file(item) for item in files] or all_files()
     findings = [finding for path in checked for finding in lint_file(path)]
     errors = sum(finding.level == "error" for finding in findings)
     if as_json:
@@ -114,6 +114,14 @@ def lint(context: click.Context, files: tuple[Path, ...], strict: bool, as_json:
             click.echo(str(finding), err=finding.level == "error")
         click.echo(f"{len(checked)} files: {errors} errors, {len(findings) - errors} warnings")
     context.exit(2 if errors or (strict and findings) else 0)
+
+
+def _file(name: str) -> Path:
+    """A file given by its path, or that of the profile called so."""
+    from edgekit.profile import profile_file
+
+    path = Path(name)
+    return path if path.suffix or path.exists() or os.sep in name else profile_file(name)
 
 
 @profiles.command()

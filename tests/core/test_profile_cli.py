@@ -76,6 +76,12 @@ def test_lint_exits_2_on_an_error_and_on_a_warning_only_when_strict(tmp_path: Pa
     assert finding["where"] == f"{path}:9: cpu.cores"
 
 
+def test_lint_takes_names_too_and_tells_an_unknown_one() -> None:
+    assert run("profiles", "lint", "rpi4", "tda4vm").output == "2 files: 0 errors, 0 warnings\n"
+    assert isinstance(run("profiles", "lint", "rpi44").exception, ProfileError)
+    assert run("profiles", "lint", "rpi44.toml").exit_code == 2
+
+
 def test_a_copy_claims_nothing_as_measured_and_is_valid(tmp_path: Path) -> None:
     done = run("profiles", "new", "my-board", "--from", "rpi4", "--out", str(tmp_path))
     assert done.exit_code == 0, done.output

@@ -82,6 +82,15 @@ def test_a_faulty_rules_file_is_recognised_as_one(tmp_path: Path) -> None:
     assert "int8" in found.message
 
 
+def test_rules_without_sources_or_ops_are_told(tmp_path: Path) -> None:
+    head = 'schema = 1\ntarget = "tflm"\nversion = "0"\nruntime = "tflm"\nprecisions = ["int8"]\n'
+    (tmp_path / "tflm-0.toml").write_text(head, encoding="utf-8")
+    assert [item.message for item in lint_file(tmp_path / "tflm-0.toml")] == [
+        "no evidence",
+        "quantized precisions, and no op may be quantized",
+    ]
+
+
 def test_a_missing_file_is_an_error_not_a_crash(tmp_path: Path) -> None:
     assert [item.level for item in lint_file(tmp_path / "none.toml")] == ["error"]
     assert [item.level for item in lint_file(tmp_path)] == ["error"]
