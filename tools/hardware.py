@@ -12,7 +12,7 @@ OWN = (
     "itself; elsewhere, `edgekit profiles new my-board --from rpi4 --out boards/` copies a similar one, and",
     "`--blank` explains every key. `edgekit profiles lint boards/my-board.toml` names file, line, key and",
     "allowed values of a mistake, and every figure without a source. Then",
-    "`edgekit --profiles-dir boards convert model.onnx --profile my-board --out package` builds for it;",
+    "`edgekit convert model.onnx --profile my-board --profiles-dir boards --out package` builds for it;",
     "the environment variable `EDGEKIT_PROFILES` (a path list) does the same for every command, the agent",
     "and the fleet service included. Editors check the files by the JSON Schemas in `hw_profiles/schema`",
     "(`edgekit profiles schema profile`).",

@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from edgekit.cli.profiles import profiles_dir
+
 
 @click.command()
 @click.argument("source", type=click.Path(path_type=Path))
@@ -18,6 +20,7 @@ import click
     metavar="NAME",
     help="Hardware profile; may be repeated.",
 )
+@profiles_dir
 @click.option(
     "--target", "targets", multiple=True, metavar="NAME", help="Only these targets of the profiles."
 )

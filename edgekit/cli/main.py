@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import sys
 from importlib.metadata import EntryPoint, entry_points
-from pathlib import Path
 
 from edgekit.cli.registry import DISTRIBUTION, GROUP, SHORT_HELP
 from edgekit.errors import EdgekitError
@@ -55,17 +54,8 @@ def _installed() -> dict[str, EntryPoint]:
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="edgekit-core", prog_name="edgekit")
-@click.option(
-    "--profiles-dir",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Folder of own hardware profiles, searched before EDGEKIT_PROFILES and the shipped ones.",
-)
-def cli(profiles_dir: Path | None) -> None:
+def cli() -> None:
     """Take one machine-learning model, verified, onto many kinds of devices."""
-    if profiles_dir is not None:
-        from edgekit.cli.profiles import add_folder
-
-        add_folder(profiles_dir)
 
 
 def main() -> None:

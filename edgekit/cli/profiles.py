@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
 from edgekit.errors import StorageError, UsageError
 
+_F = TypeVar("_F", bound=Callable[..., Any])
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
@@ -25,11 +27,29 @@ def add_folder(folder: Path) -> None:
     os.environ[FOLDERS] = os.pathsep.join(filter(None, (str(folder.absolute()), before)))
 
 
+def _given(context: click.Context, parameter: click.Parameter, folder: Path | None) -> None:
+    if folder is not None and not context.resilient_parsing:
+        add_folder(folder)
+
+
+def profiles_dir(command: _F) -> _F:
+    """The option ``--profiles-dir``, for a command that takes profiles by name."""
+    return click.option(
+        "--profiles-dir",
+        type=click.Path(file_okay=False, path_type=Path),
+        expose_value=False,
+        is_eager=True,
+        callback=_given,
+        help="Folder of own hardware profiles, searched before EDGEKIT_PROFILES and the shipped ones.",
+    )(command)
+
+
 @click.group()
+@profiles_dir
 def profiles() -> None:
     """Hardware profiles: one board, one TOML file of facts, each with its source.
 
-    Own ones are read from the folders of EDGEKIT_PROFILES (a path list) and `edgekit --profiles-dir`.
+    Own ones are read from the folders of EDGEKIT_PROFILES (a path list) and of --profiles-dir.
     """
 
 

@@ -34,7 +34,7 @@ def test_convert_knows_an_own_board_by_its_folder_only(boards: Path) -> None:
     unknown = CliRunner().invoke(cli, convert).exception
     assert isinstance(unknown, ProfileError)
     assert unknown.code == "unknown_profile"
-    known = CliRunner().invoke(cli, ["--profiles-dir", str(boards), *convert]).exception
+    known = CliRunner().invoke(cli, [*convert, "--profiles-dir", str(boards)]).exception
     assert isinstance(known, SourceError), "the profile was found, the model is what is missing"
 
 
@@ -42,7 +42,7 @@ def test_convert_names_file_and_line_of_a_mistake_in_an_own_board(boards: Path) 
     path = boards / "mine.toml"
     path.write_text(path.read_text(encoding="utf-8").replace("cores = 4", "cores = -4"), encoding="utf-8")
     arguments = ["convert", str(boards / "none.onnx"), "--profile", "mine", "--out", str(boards / "out")]
-    error = CliRunner().invoke(cli, ["--profiles-dir", str(boards), *arguments]).exception
+    error = CliRunner().invoke(cli, [*arguments, "--profiles-dir", str(boards)]).exception
     assert isinstance(error, ProfileError)
     line = path.read_text(encoding="utf-8").splitlines().index("cores = -4") + 1
     assert error.where == f"{path}:{line}: cpu.cores"

@@ -178,7 +178,7 @@ def test_the_option_is_searched_before_the_variable(tmp_path: Path, monkeypatch:
         (tmp_path / name).mkdir()
         write(tmp_path / name, GOOD.replace("A board", name))
     monkeypatch.setenv(FOLDERS, str(tmp_path / "a"))
-    done = run("--profiles-dir", str(tmp_path / "b"), "profiles", "show", "board")
+    done = run("profiles", "--profiles-dir", str(tmp_path / "b"), "show", "board")
     assert 'title = "b"' in done.output
 
 
