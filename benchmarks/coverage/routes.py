@@ -38,9 +38,10 @@ def tflite(model: onnx.ModelProto) -> Runner:
     from ai_edge_litert.interpreter import Interpreter
 
     from edgekit_converters import hub
+    from edgekit_converters.frontends.ml_ops import rewrite_ml
     from edgekit_converters.targets.tflite.lower import build
 
-    lowered = build(hub.canonical(model, where="model").model)
+    lowered = build(hub.canonical(rewrite_ml(model), where="model").model)
     interpreter = Interpreter(model_content=lowered.data, num_threads=1)
     signature = interpreter.get_signature_runner()
 
@@ -54,10 +55,11 @@ def tflite(model: onnx.ModelProto) -> Runner:
 def coreml(model: onnx.ModelProto) -> Runner:
     """Compiled to Core ML in float32, saved, loaded and run by the reference evaluator."""
     from edgekit_converters import hub
+    from edgekit_converters.frontends.ml_ops import rewrite_ml
     from edgekit_converters.targets.coreml.evaluate import Evaluator
     from edgekit_converters.targets.coreml.lower import lower, save
 
-    lowered: Any = lower(hub.canonical(model, where="model").model, precision="fp32")
+    lowered: Any = lower(hub.canonical(rewrite_ml(model), where="model").model, precision="fp32")
     folder = tempfile.TemporaryDirectory()
     path = Path(folder.name) / "model.mlpackage"
     save(lowered, path)

@@ -36,7 +36,7 @@ from edgekit_converters.source import recognise
 from tests.converters.conftest import edgekit
 
 Array = NDArray[Any]
-pytest.importorskip("skl2onnx", reason="scikit-learn pipelines need the extra [sklearn]")
+pytest.importorskip("skl2onnx", reason="scikit-learn pipelines need the extra [ml]")
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::FutureWarning"),
@@ -135,14 +135,14 @@ def test_a_pipeline_without_ml_ops_computes_what_scikit_learn_does(
 
 
 def _xgboost(path: Path) -> Path:
-    xgboost = pytest.importorskip("xgboost", reason="XGBoost models need the extra [sklearn]")
+    xgboost = pytest.importorskip("xgboost", reason="XGBoost models need the extra [ml]")
     data = xgboost.DMatrix(ROWS, LABELS)
     xgboost.train({"objective": "multi:softmax", "num_class": 3, "nthread": 1}, data, 5).save_model(path)
     return path
 
 
 def _lightgbm(path: Path) -> Path:
-    lightgbm = pytest.importorskip("lightgbm", reason="LightGBM models need the extra [sklearn]")
+    lightgbm = pytest.importorskip("lightgbm", reason="LightGBM models need the extra [ml]")
     options = {"objective": "binary", "verbose": -1, "num_threads": 1}
     lightgbm.train(options, lightgbm.Dataset(ROWS, TWO), 5).save_model(path)
     return path

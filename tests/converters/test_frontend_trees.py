@@ -141,7 +141,7 @@ def _with_gaps(rows: Array) -> Array:
 def test_xgboost_margins_are_equal_bit_by_bit(
     monkeypatch: pytest.MonkeyPatch, largest_product: int, objective: str, booster: str
 ) -> None:
-    xgboost = pytest.importorskip("xgboost", reason="XGBoost models need the extra [sklearn]")
+    xgboost = pytest.importorskip("xgboost", reason="XGBoost models need the extra [ml]")
     monkeypatch.setattr(plain, "_LARGEST_PRODUCT", largest_product)
     rows, labels = _digits()
     rows = _with_gaps(rows)
@@ -160,7 +160,7 @@ def test_xgboost_margins_are_equal_bit_by_bit(
 def test_lightgbm_sums_are_equal_to_the_last_bit_of_float32(
     monkeypatch: pytest.MonkeyPatch, largest_product: int, objective: str, zero_is_missing: bool
 ) -> None:
-    lightgbm = pytest.importorskip("lightgbm", reason="LightGBM models need the extra [sklearn]")
+    lightgbm = pytest.importorskip("lightgbm", reason="LightGBM models need the extra [ml]")
     monkeypatch.setattr(plain, "_LARGEST_PRODUCT", largest_product)
     rows, labels = _digits()
     rows = _with_gaps(rows)
@@ -179,8 +179,8 @@ def test_lightgbm_sums_are_equal_to_the_last_bit_of_float32(
 def test_categories_go_the_way_they_went_in_training(
     monkeypatch: pytest.MonkeyPatch, largest_product: int
 ) -> None:
-    xgboost = pytest.importorskip("xgboost", reason="XGBoost models need the extra [sklearn]")
-    lightgbm = pytest.importorskip("lightgbm", reason="LightGBM models need the extra [sklearn]")
+    xgboost = pytest.importorskip("xgboost", reason="XGBoost models need the extra [ml]")
+    lightgbm = pytest.importorskip("lightgbm", reason="LightGBM models need the extra [ml]")
     monkeypatch.setattr(plain, "_LARGEST_PRODUCT", largest_product)
     random = np.random.default_rng(0)
     rows = random.integers(0, 12, (400, 3)).astype(np.float32)
@@ -233,7 +233,7 @@ def test_random_bytes_are_no_boosted_model(data: bytes) -> None:
 
 
 def _small_xgboost() -> tuple[bytes, bytes]:
-    xgboost = pytest.importorskip("xgboost", reason="XGBoost models need the extra [sklearn]")
+    xgboost = pytest.importorskip("xgboost", reason="XGBoost models need the extra [ml]")
     rows, labels = _digits()
     options = {"objective": "binary:logistic", "max_depth": 3, "nthread": 1}
     model = xgboost.train(options, xgboost.DMatrix(rows, labels > 4), 3)
@@ -261,7 +261,7 @@ def test_a_damaged_model_is_refused_before_xgboost_sees_it() -> None:
 
 
 def test_a_model_that_was_cut_off_is_refused_with_its_name() -> None:
-    lightgbm = pytest.importorskip("lightgbm", reason="LightGBM models need the extra [sklearn]")
+    lightgbm = pytest.importorskip("lightgbm", reason="LightGBM models need the extra [ml]")
     rows, labels = _digits()
     options = {"objective": "binary", "verbose": -1, "num_threads": 1}
     text = lightgbm.train(options, lightgbm.Dataset(rows, labels > 4), 3).model_to_string()

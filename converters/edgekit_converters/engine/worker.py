@@ -34,7 +34,7 @@ _BLOCKED = {
 _EXTRAS = {
     "tf": ("tensorflow", "keras", "tf2onnx"),
     "torch": ("torch", "onnxscript"),
-    "sklearn": ("skl2onnx", "xgboost", "lightgbm"),
+    "ml": ("skl2onnx", "xgboost", "lightgbm"),
 }
 """Which extra brings a package."""
 
