@@ -102,6 +102,13 @@ class Table:
         self._known.add(key)
         return key in self._value
 
+    def _missing(self, key: str, expected: str) -> UsageError:
+        """The error for a key that is not there, with the unknown one that may have been meant."""
+        strange = [name for name in self._value if name not in self._seen]
+        near = difflib.get_close_matches(key, strange, n=1)
+        remedy = f"is it what {near[0]!r} should be?" if near else None
+        return self.fail(key, f"is required, {expected} was expected", remedy)
+
     def _take(self, key: str) -> Any:
         self._known.add(key)
         self._seen.add(key)
@@ -112,7 +119,7 @@ class Table:
         value = self._take(key)
         if value is None:
             if default is None:
-                raise self.fail(key, "is required, a string was expected")
+                raise self._missing(key, "a string")
             return default
         if not isinstance(value, str):
             raise self.fail(key, f"a string was expected, not {value!r}")
@@ -150,6 +157,8 @@ class Table:
         value = self._take(key)
         if value is None and default is not None:
             return default
+        if value is None:
+            raise self._missing(key, f"a whole number of at least {low}")
         if isinstance(value, bool) or not isinstance(value, int) or value < low:
             raise self.fail(key, f"a whole number of at least {low} was expected, not {value!r}")
         return value
@@ -170,6 +179,8 @@ class Table:
         value = self._take(key)
         if value is None and default is not None:
             return default
+        if value is None:
+            raise self._missing(key, "a finite number")
         if not _is_number(value):
             raise self.fail(key, f"a finite number was expected, not {value!r}")
         return float(value)

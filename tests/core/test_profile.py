@@ -103,6 +103,12 @@ def test_a_wrong_key_or_value_is_named(tmp_path: Path, old: str, new: str, key: 
     assert caught.value.where.endswith(f"board.toml:{wrong}: {key}")
 
 
+def test_a_misspelt_key_is_named_where_the_right_one_is_missing(tmp_path: Path) -> None:
+    write(tmp_path, GOOD.replace("cores = 4", "coers = 4"))
+    with pytest.raises(ProfileError, match=r"is required.*at least 1.*'coers'"):
+        load_profile("board", tmp_path)
+
+
 def test_a_misspelt_value_gets_a_suggestion(tmp_path: Path) -> None:
     write(tmp_path, GOOD.replace('name = "tflite"', 'name = "tflight"'))
     with pytest.raises(ProfileError, match="did you mean 'tflite'"):
