@@ -11,6 +11,8 @@ from typing import Any
 
 from edgekit.package import Quantization, Requirements, Tensor
 
+EXACT = 1e-4
+"""What two float computations of the same thing may differ by, as a share of the output's range."""
 _WORKERS = {"keras": "tensorflow", "savedmodel": "tensorflow", "torch": "torch", "torchscript": "torch"}
 
 
@@ -43,7 +45,7 @@ class Signature:
     outputs: tuple[Tensor, ...]
     framework: str = ""
     activation: str = "none"
-    tolerance: float = 1e-4
+    tolerance: float = EXACT
     labels: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
@@ -58,7 +60,7 @@ class Signature:
             outputs=tuple(tensor(item) for item in value["outputs"]),
             framework=value["framework"],
             activation=value["activation"],
-            tolerance=value.get("tolerance", 1e-4),
+            tolerance=value.get("tolerance", EXACT),
             labels=tuple(value.get("labels", ())),
         )
 

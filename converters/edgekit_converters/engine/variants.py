@@ -16,7 +16,7 @@ from edgekit_converters.npz import load_arrays
 from edgekit_converters.targets import load_target, routes_of
 from edgekit_converters.targets.routes import Route
 from edgekit_converters.tools import tool_versions
-from edgekit_converters.values import Built, Job
+from edgekit_converters.values import EXACT, Built, Job
 from edgekit_converters.verify.compare import OutputError, output_error
 from edgekit_converters.verify.evidence import evidence
 from edgekit_converters.verify.probes import Probes, make_probes
@@ -212,8 +212,11 @@ def _judged(prepared: Prepared, wanted: Wanted, checked: Checked, arrays: Mappin
     except ValueError as error:
         raise EdgekitError(f"an output has another {error}", code="outputs_differ") from error
     figures = _figures(prepared, outputs)
+    # A source that computes with integers is met by other integer kernels, or by floats, within its steps.
+    steps = prepared.resolved.signature.tolerance > EXACT
+    precision = "int8" if steps else wanted.precision
     verdict = judge(
-        precision=wanted.precision,
+        precision=precision,
         errors=errors,
         figures=figures,
         origin=prepared.origin,
@@ -225,7 +228,7 @@ def _judged(prepared: Prepared, wanted: Wanted, checked: Checked, arrays: Mappin
         outputs=outputs,
         spreads={name: arrays[f"spread:{name}"] for name in outputs},
         ports=checked.built.outputs,
-        precision=wanted.precision,
+        precision=precision,
         classifier=classifier,
         activation=activation,
     )

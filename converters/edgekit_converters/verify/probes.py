@@ -78,7 +78,7 @@ def _tolerance(output: Array, spread: Array, port: Tensor, precision: str) -> fl
     if port.quantization is not None:
         floor = port.quantization.scale
     else:
-        floor = _FLOOR.get(precision, _COARSE) * float(output.max() - output.min() or 1.0)
+        floor = _FLOOR.get(precision, _COARSE) * (float(output.max()) - float(output.min()) or 1.0)
     measured = max(float(spread.max()), floor)
     # Rounded up, so that the bytes do not hang on the last bits of a sum.
     return float(f"{measured * 1.005:.2e}")

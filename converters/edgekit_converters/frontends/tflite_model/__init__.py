@@ -19,7 +19,7 @@ from edgekit.errors import SourceError
 from edgekit.package import Tensor
 from edgekit_converters.frontends.tflite_model.convert import to_onnx
 from edgekit_converters.frontends.tflite_model.reader import File, read
-from edgekit_converters.values import Signature
+from edgekit_converters.values import EXACT, Signature
 
 STEP_TOLERANCE = 0.15
 """How far a QDQ graph may be from integer kernels over a whole network, as a share of the range. Each op is
@@ -38,7 +38,7 @@ class TfliteModel:
             outputs=tuple(_port(file, name, index, path) for name, index in file.outputs.items()),
             framework="tflite",
             activation=_activation(file),
-            tolerance=STEP_TOLERANCE if file.quantized else 1e-4,
+            tolerance=STEP_TOLERANCE if file.quantized else EXACT,
         )
 
     def export(self, path: Path) -> Mapping[str, str]:
