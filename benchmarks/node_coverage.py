@@ -66,6 +66,7 @@ def _publish(
             "onnxruntime": ceiling[test.name],
             "outcome": found[test.name]["outcome"],
             "code": found[test.name]["code"],
+            "own_values": found[test.name].get("own_values", False),
         }
         for test in tests
     }

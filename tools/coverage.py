@@ -23,7 +23,8 @@ boundary is a tensor of float32, int32, int64 or bool and it is not the `_expand
 is left out by name. *Right*: the artifact, saved and run, gives the stored outputs (rtol 1e-3, atol 1e-5) in
 the source's own layout. *Refused*: edgekit says why and ships nothing. *Shipped wrong*: what must not happen.
 edgekit's verdict is reached on other float values than those that are judged here; whole numbers, which say
-shapes and places, are the tests' own. Core ML is run by the reference evaluator in float32 (*emulated*). For
+shapes and places, are the tests' own, and so are the floats where other ones mean nothing to the operator
+(counted below). Core ML is run by the reference evaluator in float32 (*emulated*). For
 the peers every file they wrote counts, channels-last outputs included.
 """
 
@@ -35,7 +36,10 @@ def page(folder: Path) -> str:
         for route in ROUTES
         if (folder / f"{route}.json").exists()
     }
-    return "\n".join([_HEAD, *_totals(found), "", *_operators(found), "", *_reasons(found)]) + "\n"
+    return (
+        "\n".join([_HEAD, *_totals(found), "", *_own(found), "", *_operators(found), "", *_reasons(found)])
+        + "\n"
+    )
 
 
 def _totals(found: Mapping[str, Rows]) -> list[str]:
@@ -54,6 +58,16 @@ def _totals(found: Mapping[str, Rows]) -> list[str]:
             f"| {counts['refused']} | {failed} | {counts['wrong']} |"
         )
     return lines
+
+
+def _own(found: Mapping[str, Rows]) -> list[str]:
+    counts = {
+        route: sum(row.get("own_values", False) for row in rows.values())
+        for route, rows in found.items()
+        if route in ("tflite", "coreml")
+    }
+    shown = ", ".join(f"{ROUTES[route]} {n}" for route, n in counts.items())
+    return [f"Right with a verdict on the test's own floats: {shown or 'none measured yet'}."]
 
 
 def _operators(found: Mapping[str, Rows]) -> list[str]:
