@@ -110,7 +110,7 @@ def _verdict_values(
         wanted = reference(other)
         if all(wanted[name].shape == shape for name, shape in declared.items()):
             return other, False
-    except Exception:  # noqa: BLE001, S110  # foreign: whatever onnxruntime raises
+    except Exception:  # noqa: BLE001  # foreign: whatever onnxruntime raises
         pass
     try:
         reference(inputs)
