@@ -33,7 +33,7 @@ def test_ends_channels_and_histograms_are_those_of_the_tensors() -> None:
 def test_a_small_memory_budget_gives_the_same_statistics(monkeypatch: pytest.MonkeyPatch) -> None:
     model, inputs = canonical(residual), samples()
     whole = known(model, inputs)
-    monkeypatch.setattr(running, "BUDGET", 20_000)
+    monkeypatch.setattr(running, "BUDGET", 5_000)
     parts = list(running.chunks(model, float_tensors(model)))
     assert len(parts) > 3
     assert min(step for _, step in parts) < running.STEP

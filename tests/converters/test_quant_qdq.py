@@ -241,6 +241,16 @@ def test_what_an_exporter_left_of_a_dense_layer_becomes_one_gemm() -> None:
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
+def test_a_residual_written_as_sum_is_an_add() -> None:
+    def build(g: GraphBuilder) -> tuple[str, list[int]]:
+        y = g.op("Conv", "x", g.weight(3, 3, 1, 1))
+        return g.op("Relu", g.op("Sum", y, "x")), [3, 8, 8]
+
+    folded = canonical(build)
+    affine.fold(folded.graph)
+    assert kinds(folded) == ["Conv", "Add", "Relu"]
+
+
 def test_a_shift_per_row_is_no_bias() -> None:
     def build(g: GraphBuilder) -> tuple[str, list[int]]:
         return g.op("Add", g.op("MatMul", "x", g.weight(8, 8)), g.weight(8, 1)), [3, 8, 8]

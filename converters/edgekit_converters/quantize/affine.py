@@ -1,4 +1,4 @@
-"""A matrix product with constant scales and shifts behind it becomes one Gemm.
+"""A matrix product with constant scales and shifts behind it becomes one Gemm, a Sum of two an Add.
 
 1. MatMul or Gemm (constant matrix), then Mul or Div by one constant per column: the matrix is scaled.
 2. Then Add or Sub of one constant per column: the bias moves; a MatMul becomes a Gemm with a bias.
@@ -27,6 +27,8 @@ def fold(graph: ir.Graph) -> int:
     """Fold in place; gives how many nodes went away."""
     count = 0
     for node in list(graph):
+        if node.op_type == "Sum" and len(node.inputs) == 2:
+            node.op_type = "Add"
         while node.op_type in _PRODUCTS and node.graph is graph:
             following = _follower(node)
             changed = None if following is None else _folded(graph, node, following)

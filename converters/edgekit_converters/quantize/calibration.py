@@ -24,7 +24,7 @@ from edgekit_converters.quantize.roles import WEIGHTED
 from edgekit_converters.quantize.running import chunks, float_tensors, runs
 from edgekit_converters.quantize.statistics import BINS, Statistics, Tensor, save
 
-_KEPT = 2**19
+_KEPT = 2**18
 _FROM_THE_END = frozenset({"MatMul", "Gemm"})
 
 

@@ -86,15 +86,23 @@ def quantize(values: Any, scales: Any, kind: str, *, zero_point: int = 0, axis: 
     least, most = LIMITS[kind]
     if axis is not None and np.ndim(scales):
         scales = np.asarray(scales).reshape([-1 if i == axis else 1 for i in range(values.ndim)])
-    whole = np.rint(values.astype(np.float64) / np.asarray(scales, np.float64)) + zero_point
-    return np.clip(whole, least, most).astype(storage(kind))
+    work = _arithmetic(kind)
+    whole = np.rint(values.astype(work) / np.asarray(scales, work))
+    whole += zero_point
+    return np.clip(whole, least, most, out=whole).astype(storage(kind))
 
 
 def dequantize(whole: Any, scales: Any, *, zero_point: int = 0, axis: int | None = None) -> Any:
     """Float32 values of integers."""
     if axis is not None and np.ndim(scales):
         scales = np.asarray(scales).reshape([-1 if i == axis else 1 for i in range(whole.ndim)])
-    return ((whole.astype(np.float64) - zero_point) * np.asarray(scales, np.float64)).astype(np.float32)
+    work = _arithmetic(str(whole.dtype))
+    return ((whole.astype(work) - zero_point) * np.asarray(scales, work)).astype(np.float32)
+
+
+def _arithmetic(kind: str) -> Any:
+    """A float type that holds every integer of `kind`: weights are many, so no wider than needed."""
+    return np.float64 if kind == "int32" else np.float32
 
 
 def storage(kind: str) -> Any:

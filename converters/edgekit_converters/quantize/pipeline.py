@@ -125,6 +125,7 @@ class _Bench:
         self._graphs: dict[tuple[str, ...], tuple[ir.Model, Statistics]] = {}
         self._graphs[()] = self._complete(model, statistics.tensors)
         self._whole = float_parts(model.graph, self._graphs[()][0].graph, rules, self._kind)
+        self._memo: qdq.Memo = {}
         self._expected: dict[tuple[str, ...], list[Any]] = {}
         self._judged = [_before_squashing(item) for item in _float_outputs(model)]
 
@@ -167,7 +168,7 @@ class _Bench:
         overrides = {**dict.fromkeys(self._whole, FLOAT), **dict.fromkeys(moved, self._rules.rescue)}
         ranges = Ranges(statistics, recipe.method)
         assignment = assign(copy.graph, ranges, self._rules, self._kind, overrides, finer=recipe.finer)
-        qdq.write(copy.graph, assignment, self._rules, means if recipe.corrected else None)
+        qdq.write(copy.graph, assignment, self._rules, means if recipe.corrected else None, self._memo)
         return copy, assignment
 
     def rescue(self, recipe: Recipe, goal: float) -> Rescue:

@@ -28,6 +28,9 @@ from edgekit_converters.quantize.graphs import clone, constant, finite_constant,
 from edgekit_converters.quantize.grids import Grid, activation_grid
 from edgekit_converters.quantize.roles import array, roles
 
+Memo = dict[tuple[int, int | None, bytes], tuple[Any, Any]]
+"""Rounded weights, by tensor, axis and scales."""
+
 
 def quantize(
     model: ir.Model,
@@ -57,10 +60,17 @@ def quantize(
 
 
 def write(
-    graph: ir.Graph, assignment: Assignment, rules: Rules, means: Mapping[str, Any] | None = None
+    graph: ir.Graph,
+    assignment: Assignment,
+    rules: Rules,
+    means: Mapping[str, Any] | None = None,
+    memo: Memo | None = None,
 ) -> None:
-    """Change `graph` into its QDQ form, in place; see `quantize`."""
-    writer = _Writer(graph, assignment, rules, means or {})
+    """Change `graph` into its QDQ form, in place; see `quantize`.
+
+    With a `memo`, weights that were rounded for another form of the same graph are not rounded again.
+    """
+    writer = _Writer(graph, assignment, rules, means or {}, {} if memo is None else memo)
     nodes = list(graph)
     for name in assignment.grids:
         writer.quantize_tensor(name)
@@ -78,12 +88,13 @@ def key_before(node: ir.Node, writer: _Writer) -> str:
 
 class _Writer:
     def __init__(
-        self, graph: ir.Graph, assignment: Assignment, rules: Rules, means: Mapping[str, Any]
+        self, graph: ir.Graph, assignment: Assignment, rules: Rules, means: Mapping[str, Any], memo: Memo
     ) -> None:
         self._graph = graph
         self._assignment = assignment
         self._rules = rules
         self._means = means
+        self._memo = memo
         self._values = {str(item.name): item for item in graph.inputs}
         self._values |= {str(item.name): item for node in graph for item in node.outputs}
         self._constants: dict[tuple[str, bytes, str], ir.Value] = {}
@@ -165,7 +176,7 @@ class _Writer:
         whole_bias = bias is not None and bias.ndim == 1 and self._rules.bias == "int32"
         if whole_bias:
             scales = grids.room_for_bias(scales, bias, scale)
-        whole = np.maximum(grids.quantize(weight, scales, "int8", axis=axis), -127)
+        whole = self._rounded(node.inputs[found.weight], weight, scales, axis)
         shift = self._shift(node, weight, whole, scales, axis, bias)
         self._replace(node, found.weight, whole, scales, "int8", 0, axis)
         if shift is not None:
@@ -176,6 +187,15 @@ class _Writer:
             steps = (np.float32(scale) * scales).astype(np.float32)
             whole = grids.quantize(bias if shift is None else shift, steps, "int32", axis=0)
             self._replace(node, 2, whole, steps, "int32", 0, 0 if np.ndim(steps) else None)
+
+    def _rounded(self, value: ir.Value | None, weight: Any, scales: Any, axis: int | None) -> Any:
+        """The weight's integers. The memo holds the tensor too, so that its identity stays its own."""
+        tensor = array(value)
+        place = (id(tensor), axis, np.asarray(scales).tobytes())
+        if place not in self._memo:
+            whole = np.maximum(grids.quantize(weight, scales, "int8", axis=axis), -127)
+            self._memo[place] = (tensor, whole)
+        return self._memo[place][1]
 
     def _shift(self, node: ir.Node, weight: Any, whole: Any, scales: Any, axis: int | None, bias: Any) -> Any:
         """The corrected bias, or None when there is nothing to correct it with."""

@@ -14,7 +14,7 @@ from edgekit_converters.onnx_session import OnnxSession
 
 BUDGET = 192 * 2**20
 """Bytes of tensors looked at in one go."""
-_TENSORS = 64
+_TENSORS = 128
 STEP = 16
 """Samples in one call of the runtime, at most."""
 
@@ -46,13 +46,16 @@ def serialize(model: ir.Model) -> bytes:
 
 
 def chunks(model: ir.Model, names: Sequence[str]) -> Iterator[tuple[list[str], int]]:
-    """`names` in parts that fit into the budget, each with the step of samples to take."""
+    """`names` in parts that fit into the budget, each with the step of samples to take.
+
+    Every part runs the graph anew: rather few samples in a step than many parts.
+    """
     sizes = {str(item.name): _bytes(item) for node in model.graph for item in node.outputs}
     part: list[str] = []
     total = 0
     for name in names:
         size = sizes.get(name, 4)
-        if part and ((total + size) * STEP > BUDGET or len(part) >= _TENSORS):
+        if part and (total + size > BUDGET or len(part) >= _TENSORS):
             yield part, _step(total)
             part, total = [], 0
         part.append(name)
