@@ -11,7 +11,7 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from edgekit.digest import digest_of_files, sha256_file
+from edgekit.digest import digest_of, digest_of_files, sha256_file
 from edgekit.errors import SourceError
 from edgekit_converters.values import Source
 
@@ -49,10 +49,13 @@ def recognise(path: Path, *, trust: bool = False) -> Source:
     factory = _factory(path)
     if factory is not None:
         files = _around(factory)
+        function = path.name.rpartition(":")[2]
+        # One file may hold the factories of several models.
+        named = digest_of({"function": function, "files": _digest(files, factory.parent, factory)})
         return Source(
-            path=f"{factory.resolve()}:{path.name.rpartition(':')[2]}",
+            path=f"{factory.resolve()}:{function}",
             kind="torch",
-            digest=_digest(files, factory.parent, factory),
+            digest=named.removeprefix("sha256:"),
             bytes=_size(files, path),
         )
     if not path.exists():

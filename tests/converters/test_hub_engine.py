@@ -37,6 +37,54 @@ def test_names_and_sizes_are_the_contracts_and_the_batch_stays_free(tmp_path: Pa
     np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-6)
 
 
+def _with_batch(model: onnx.ModelProto, *sizes: int) -> onnx.ModelProto:
+    for item, size in zip((*model.graph.input, *model.graph.output), sizes, strict=True):
+        item.type.tensor_type.shape.dim[0].dim_value = size
+    return model
+
+
+def test_a_batch_fixed_at_many_is_freed(tmp_path: Path) -> None:
+    model = _with_batch(small_cnn(), 4, 4)
+    output = model.graph.output[0].name
+    raw, out = save(model, tmp_path / "raw.onnx"), tmp_path / "hub.onnx"
+    facts = hub.canonicalise(raw, out, {"x": "x", output: "y"}, {"x": [-1, 3, 8, 8]})
+    made = onnx.load(out)
+    ports = (*made.graph.input, *made.graph.output)
+    assert facts["free_batch"] is True
+    assert [item.type.tensor_type.shape.dim[0].dim_param for item in ports] == ["N", "N"]
+    image = np.random.default_rng(0).random((4, 3, 8, 8), np.float32)
+    (expected,), (got,) = run(model, {"x": image}).values(), run(made, {"x": image[:1]}).values()
+    np.testing.assert_allclose(got, expected[:1], rtol=1e-4, atol=1e-6)
+
+
+def test_a_graph_that_needs_its_fixed_batch_is_refused_with_what_to_do(cache: Path, tmp_path: Path) -> None:
+    g = GraphBuilder((6,))
+    folded = g.op("Reshape", "x", g.constant(np.array([4, -1, 3], np.int64)))
+    model = save(_with_batch(g.model(g.op("Flatten", folded), [6]), 4, 4), tmp_path / "four.onnx")
+    options = ("--profile", "x86-64-onnx", "--precision", "fp32", "--out", tmp_path / "out", "--json")
+    done = edgekit("convert", model, *options, cache=cache, check=(3,))
+    (refused,) = json.loads(done.out)["refused"]
+    assert refused["reason_code"] == "hub_differs"
+    assert "free batch" in refused["remedy"]
+
+
+@pytest.mark.parametrize("sizes", [(4, 1), (4, 0)], ids=["one", "any"])
+def test_inputs_that_count_their_samples_differently_are_refused(
+    sizes: tuple[int, int], tmp_path: Path
+) -> None:
+    g = GraphBuilder((6,))
+    model = g.model(g.op("Add", "x", "other"), [6])
+    model.graph.input.append(onnx.helper.make_tensor_value_info("other", 1, ["N", 6]))
+    for item, size in zip(model.graph.input, sizes, strict=True):
+        dim = item.type.tensor_type.shape.dim[0]
+        dim.Clear()
+        if size:
+            dim.dim_value = size
+    with pytest.raises(SourceError, match=r"'x' has 4, 'other' has (1|any)") as caught:
+        onnx_model.load(save(model, tmp_path / "two.onnx"))
+    assert caught.value.code == "fixed_batch"
+
+
 def test_with_one_sample_computed_shapes_are_constants(tmp_path: Path) -> None:
     g = GraphBuilder((4, 6))
     first = g.op("Gather", g.op("Shape", "x"), g.constant(np.array([0], np.int64)))

@@ -242,6 +242,13 @@ def _hub(
             raise
         return Hub(path=None, problem=error)
     for name, expected in reference.items():
+        if outputs[name].shape != expected.shape:
+            problem = EdgekitError(
+                f"the ONNX form gives {name!r} in shape {outputs[name].shape}, the source {expected.shape}",
+                remedy="export the model with a free batch, or a batch of one, and outputs of fixed sizes",
+                code="hub_differs",
+            )
+            return Hub(path=None, problem=problem)
         found = output_error(expected, outputs[name], activation=None)
         if found.max_relative > resolved.signature.tolerance:
             problem = EdgekitError(

@@ -35,6 +35,7 @@ class OnnxModel:
         self._session: Any = None
         initial = {item.name for item in model.graph.initializer}
         inputs = tuple(_port(v, path) for v in model.graph.input if v.name not in initial)
+        _check_batch([v for v in model.graph.input if v.name not in initial], path)
         outputs = tuple(_port(v, path) for v in _with_shapes(model).graph.output)
         self.signature = Signature(
             inputs=inputs,
@@ -142,6 +143,21 @@ def _port(value: onnx.ValueInfoProto, path: Path) -> Tensor:
             f"{value.name!r} has no known element type", where=str(path), code="unsupported_type"
         ) from error
     return Tensor(name=value.name, dtype=str(dtype), shape=(-1, *dims[1:]))
+
+
+def _check_batch(inputs: list[onnx.ValueInfoProto], path: Path) -> None:
+    """The first axis counts the samples: a size above one is the same for all inputs."""
+    dims = {item.name: item.type.tensor_type.shape.dim[0] for item in inputs}
+    sizes = {dim.dim_value for dim in dims.values()}
+    if len(sizes) < 2 or sizes <= {0, 1}:
+        return
+    found = ", ".join(f"{name!r} has {dim.dim_value or 'any'}" for name, dim in dims.items())
+    raise SourceError(
+        f"the first axis counts the samples, but the inputs differ in it: {found}",
+        where=str(path),
+        remedy="export the model with a free batch, or a batch of one, for every input",
+        code="fixed_batch",
+    )
 
 
 def _activation(graph: onnx.GraphProto) -> str:

@@ -1,7 +1,7 @@
 """The hub on disk, for the engine: the contract's names, the batch symbol ``N``, bytes that do not change.
 
 1. inputs and outputs are renamed to the contract's names;
-2. the batch is the symbol ``N`` (or what the graph demands), other free axes are pinned;
+2. the batch is the symbol ``N`` (or one, where the source says so), other free axes are pinned;
 3. the canonical form (`pipeline`);
 4. serialised deterministically.
 """
@@ -41,6 +41,7 @@ def canonicalise(
     _drop_initializer_inputs(model)
     _rename_ports(model.graph, list(renames.values()))
     _pin(model.graph, shapes)
+    _release_batch(model.graph)
     free = _free_batch(model.graph)
     found = canonical(model, where=str(raw))
     _check_size(found.model, raw)
@@ -116,6 +117,21 @@ def _pin(graph: onnx.GraphProto, shapes: Mapping[str, Sequence[int]]) -> None:
         dims = item.type.tensor_type.shape.dim
         for dim, size in zip(list(dims)[1:], list(shapes[item.name])[1:], strict=True):
             dim.dim_value = size
+
+
+def _release_batch(graph: onnx.GraphProto) -> None:
+    """Free a batch fixed above one: the package says that any is taken, and devices run single samples.
+
+    Where the graph's inside needs its number, what it computes shows that: the engine compares.
+    """
+    sizes = {item.type.tensor_type.shape.dim[0].dim_value for item in graph.input}
+    if len(sizes) > 1 or sizes <= {0, 1}:
+        return
+    for item in (*graph.input, *graph.output):
+        dims = item.type.tensor_type.shape.dim
+        if dims and dims[0].dim_value in sizes:
+            dims[0].ClearField("dim_value")
+    del graph.value_info[:]
 
 
 def _free_batch(graph: onnx.GraphProto) -> bool:
