@@ -88,6 +88,10 @@ def for_target(
     before = bench.outcome(recipe) if found is not None else goal
     saved = bench.rescue(recipe, goal) if before < goal else None
     result, assignment = bench.write(recipe, saved.layers if saved is not None else ())
+    if saved is not None and not assignment.ops:
+        # A rescue that leaves nothing in integers is none: the verdict judges the plain form.
+        saved = None
+        result, assignment = bench.write(recipe, ())
     if not assignment.ops:
         raise Refusal(
             "no op of the graph can be quantized",
