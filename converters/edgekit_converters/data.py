@@ -8,6 +8,7 @@ and ``slice``. A folder holds several such npz files, joined in the order of the
 from __future__ import annotations
 
 import io
+import re
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -210,15 +211,23 @@ def _unreadable(path: Path, error: Exception) -> DataError:
     )
 
 
+def safe_name(name: str) -> str:
+    """An input's or output's name as every runtime takes it."""
+    return re.sub(r"[^A-Za-z0-9_.-]", "_", name)
+
+
 def _match(arrays: Mapping[str, Array], inputs: Sequence[Tensor], path: Path) -> dict[str, Array]:
     candidates = {name: array for name, array in arrays.items() if name not in _SPECIAL}
     names = [spec.name for spec in inputs]
+    # The user may know the inputs by the source's own names.
+    safe = {safe_name(name): array for name, array in candidates.items()}
+    candidates = safe | candidates if len(safe) == len(candidates) else candidates
     if all(name in candidates for name in names):
         return {name: candidates[name] for name in names}
-    if len(inputs) == 1 and len(candidates) == 1:
-        return {names[0]: next(iter(candidates.values()))}
+    if len(inputs) == 1 and len(safe) == 1:
+        return {names[0]: next(iter(safe.values()))}
     raise DataError(
-        f"arrays {sorted(candidates)} found, {names} expected",
+        f"arrays {sorted(arrays.keys() - set(_SPECIAL))} found, {names} expected",
         where=str(path),
         remedy="name the arrays like the model's inputs: numpy.savez(file, "
         + ", ".join(f"{name}=..." for name in names)

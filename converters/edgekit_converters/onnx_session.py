@@ -63,7 +63,8 @@ class OnnxSession:
         short = self._step - n if self._fixed else 0
         fed = {k: np.concatenate([v, np.repeat(v[-1:], short, 0)]) if short else v for k, v in inputs.items()}
         values = self._session.run(None, fed)
-        return {name: value[:n] for name, value in zip(self.outputs, values, strict=True)}
+        # Only what was filled up is cut: an output with rows of its own number is not made to look right.
+        return {k: v[:n] if short else v for k, v in zip(self.outputs, values, strict=True)}
 
     def _starts(self, n: int) -> range:
         return range(0, n, self._step)

@@ -12,6 +12,7 @@ from edgekit.contract import Contract, InputSpec, OutputSpec
 from edgekit.errors import ContractError
 from edgekit.package import Tensor
 from edgekit.tomlfile import did_you_mean
+from edgekit_converters.data import safe_name
 from edgekit_converters.values import Signature, Source
 
 
@@ -159,7 +160,7 @@ def _pair(
 
 def _input(port: Tensor, spec: InputSpec | OutputSpec | None, where: str) -> InputSpec:
     assert spec is None or isinstance(spec, InputSpec)
-    base = spec or InputSpec(name=_safe(port.name), dtype=port.dtype)
+    base = spec or InputSpec(name=safe_name(port.name), dtype=port.dtype)
     _same_dtype(base.dtype, port, where)
     shape = _merged(port.shape, base.shape, where)
     if -1 in shape[1:]:
@@ -174,7 +175,7 @@ def _input(port: Tensor, spec: InputSpec | OutputSpec | None, where: str) -> Inp
 
 def _output(port: Tensor, spec: InputSpec | OutputSpec | None, activation: str, where: str) -> OutputSpec:
     assert spec is None or isinstance(spec, OutputSpec)
-    base = spec or OutputSpec(name=_safe(port.name), dtype=port.dtype)
+    base = spec or OutputSpec(name=safe_name(port.name), dtype=port.dtype)
     _same_dtype(base.dtype, port, where)
     found = replace(base, shape=_merged(port.shape, base.shape, where))
     if found.activation == "none" and activation != "none":
@@ -189,10 +190,6 @@ def _output(port: Tensor, spec: InputSpec | OutputSpec | None, activation: str, 
             code="wrong_length",
         )
     return found
-
-
-def _safe(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_.-]", "_", name)
 
 
 def _same_dtype(wanted: str, port: Tensor, where: str) -> None:

@@ -31,6 +31,15 @@ def test_a_single_array_needs_no_matching_name(tmp_path: Path) -> None:
     assert data.labels is not None
 
 
+def test_arrays_may_carry_the_sources_own_names(tmp_path: Path) -> None:
+    path = tmp_path / "data.npz"
+    np.savez(path, **{"left/a": good(), "right b": 0.5 * good(), "labels": np.arange(5)})
+    inputs = [Tensor(name=name, dtype="float32", shape=(-1, 2, 3)) for name in ("left_a", "right_b")]
+    data = read_dataset(path, inputs, {})
+    np.testing.assert_array_equal(data.inputs["left_a"], good())
+    np.testing.assert_array_equal(data.inputs["right_b"], 0.5 * good())
+
+
 @pytest.mark.parametrize(
     ("arrays", "code"),
     [

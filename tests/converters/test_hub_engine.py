@@ -68,6 +68,17 @@ def test_a_graph_that_needs_its_fixed_batch_is_refused_with_what_to_do(cache: Pa
     assert "free batch" in refused["remedy"]
 
 
+def test_an_output_without_a_row_for_each_sample_is_refused_by_name(cache: Path, tmp_path: Path) -> None:
+    g = GraphBuilder((6,))
+    places = g.op("Transpose", g.op("NonZero", "x"), perm=[1, 0])
+    model = g.model(places, [2])
+    model.graph.output[0].type.tensor_type.elem_type = onnx.TensorProto.INT64
+    options = ("--profile", "x86-64-onnx", "--precision", "fp32", "--out", tmp_path / "out", "--json")
+    done = edgekit("convert", save(model, tmp_path / "places.onnx"), *options, cache=cache, check=(2,))
+    assert repr(places) in done.err
+    assert "one for each" in done.err
+
+
 @pytest.mark.parametrize("sizes", [(4, 1), (4, 0)], ids=["one", "any"])
 def test_inputs_that_count_their_samples_differently_are_refused(
     sizes: tuple[int, int], tmp_path: Path

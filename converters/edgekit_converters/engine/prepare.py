@@ -97,6 +97,7 @@ def prepare(context: Context, contract: Contract) -> Prepared:
         save_arrays(calibration_file(context), calibration.inputs)
     context.progress.step("source", "running on the evaluation data")
     reference = _reference(context, source, resolved, samples, data)
+    _check_rows(reference, samples.n, source)
     context.progress.step("source", "making the hub graph")
     hub = _hub(context, source, resolved, samples, data, reference)
     context.progress.step("source", "done")
@@ -197,6 +198,19 @@ def _reference(
     }
     stage = context.cache.stage("reference", key, run)
     return load_arrays(stage.folder / "outputs.npz")
+
+
+def _check_rows(reference: Mapping[str, Any], n: int, source: Source) -> None:
+    """Every output has one row a sample: verdict, probes and gates read it so."""
+    for name, values in reference.items():
+        if len(values) != n:
+            raise SourceError(
+                f"output {name!r} gives {len(values)} rows for {n} samples, one for each is needed",
+                where=source.path,
+                remedy="export the model without it (what selects a varying number of rows, such as "
+                "NonMaxSuppression, belongs into the app)",
+                code="no_batch_axis",
+            )
 
 
 def _hub(
