@@ -79,6 +79,18 @@ def test_an_output_without_a_row_for_each_sample_is_refused_by_name(cache: Path,
     assert "one for each" in done.err
 
 
+def test_a_source_that_gives_no_numbers_is_named_before_anything_is_built(
+    cache: Path, tmp_path: Path
+) -> None:
+    g = GraphBuilder((4,))
+    model = save(g.model(g.op("Log", "x"), [4]), tmp_path / "log.onnx")
+    np.savez(tmp_path / "val.npz", x=np.array([[1, 2, 3, 4], [1, -1, 1, 1], [0, 1, 1, 1]], np.float32))
+    options = ("--profile", "x86-64-onnx", "--precision", "fp32", "--out", tmp_path / "out")
+    done = edgekit("convert", model, *options, "--validation", tmp_path / "val.npz", cache=cache, check=(2,))
+    assert "NaN or infinity" in done.err
+    assert "2 of 3 samples" in done.err
+
+
 @pytest.mark.parametrize("sizes", [(4, 1), (4, 0)], ids=["one", "any"])
 def test_inputs_that_count_their_samples_differently_are_refused(
     sizes: tuple[int, int], tmp_path: Path

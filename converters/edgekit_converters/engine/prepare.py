@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from edgekit.contract import Contract, load_contract
 from edgekit.digest import sha256_file
 from edgekit.errors import EdgekitError, SourceError
@@ -97,7 +99,7 @@ def prepare(context: Context, contract: Contract) -> Prepared:
         save_arrays(calibration_file(context), calibration.inputs)
     context.progress.step("source", "running on the evaluation data")
     reference = _reference(context, source, resolved, samples, data)
-    _check_rows(reference, samples.n, source)
+    _check_outputs(reference, samples.n, source)
     context.progress.step("source", "making the hub graph")
     hub = _hub(context, source, resolved, samples, data, reference)
     context.progress.step("source", "done")
@@ -200,8 +202,8 @@ def _reference(
     return load_arrays(stage.folder / "outputs.npz")
 
 
-def _check_rows(reference: Mapping[str, Any], n: int, source: Source) -> None:
-    """Every output has one row a sample: verdict, probes and gates read it so."""
+def _check_outputs(reference: Mapping[str, Any], n: int, source: Source) -> None:
+    """Every output has one row a sample, of finite numbers: verdict, probes and gates read it so."""
     for name, values in reference.items():
         if len(values) != n:
             raise SourceError(
@@ -210,6 +212,14 @@ def _check_rows(reference: Mapping[str, Any], n: int, source: Source) -> None:
                 remedy="export the model without it (what selects a varying number of rows, such as "
                 "NonMaxSuppression, belongs into the app)",
                 code="no_batch_axis",
+            )
+        bad = 0 if values.dtype.kind != "f" else int((~np.isfinite(values.reshape(n, -1)).all(axis=1)).sum())
+        if bad:
+            raise SourceError(
+                f"the source gives NaN or infinity in output {name!r} for {bad} of {n} samples",
+                where=source.path,
+                remedy="give samples that it is made for (--validation), or repair the model",
+                code="not_finite",
             )
 
 
