@@ -141,6 +141,7 @@ def test_a_breach_is_refused_without_a_file_and_ships_only_when_allowed(cache: P
     done = edgekit("convert", model, *options, cache=cache, check=(3,))
     result = json.loads(done.out)
     assert [i["reason_code"] for i in result["refused"]] == ["accuracy_breach"]
+    assert "most noise is added by" in result["refused"][0]["detail"]
     assert [i["precision"] for i in result["variants"]] == ["fp32"]
     assert not list(out.rglob("*int8*"))
     done = edgekit("convert", model, *options, "--allow-breach", cache=cache)

@@ -14,6 +14,7 @@ import pytest
 from edgekit_converters.engine.convert import convert
 from edgekit_converters.engine.pool import Pool
 from edgekit_converters.engine.request import Request
+from edgekit_converters.report.panels import layers
 from edgekit_converters.report.plot import Point, scatter
 from tests.conftest import require_service
 from tests.converters.graphs import save, small_cnn
@@ -74,6 +75,13 @@ def test_every_variant_and_refusal_is_shown_with_what_ran(report: Path) -> None:
     assert "onnxruntime 1." in page
     assert "target_not_installed" in page
     assert data["package"] in page
+
+
+def test_layers_of_a_quantized_variant_are_drawn_and_escaped() -> None:
+    drawn = layers([{"name": NASTY, "op": "Conv", "snr": 31.5}, {"name": "b", "op": "Gemm", "snr": -3.0}])
+    assert drawn.count("<rect") == 2
+    assert "<script" not in drawn
+    assert "31.5 dB" in drawn
 
 
 def test_the_plot_escapes_and_places_its_points() -> None:

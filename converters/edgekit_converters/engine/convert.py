@@ -26,6 +26,8 @@ from edgekit_converters.source import recognise
 from edgekit_converters.targets import known_targets
 
 Outcome = Checked | Refusal
+_NAMED = 3
+"""Layers named when a variant is refused for its accuracy."""
 
 
 def convert(request: Request, progress: Progress | None = None, pool: Pool | None = None) -> Result:
@@ -134,10 +136,20 @@ def _of(wanted: Wanted, result: Outcome, allow_breach: bool) -> Outcome:
         return Refusal(
             id=wanted.id,
             reason_code="accuracy_breach",
-            detail=result.verdict.why,
+            detail=result.verdict.why + _culprits(result),
             remedy="use a finer precision or better calibration data, or ship it with --allow-breach",
         )
     return result
+
+
+def _culprits(result: Checked) -> str:
+    """The layers that add most noise, by the quantizer's own analysis; empty for what was not quantized."""
+    layers = result.built.facts.get("quantization", {}).get("layers", [])
+    worst = sorted(layers, key=lambda item: float(item["added"]), reverse=True)[:_NAMED]
+    if not worst:
+        return ""
+    named = ", ".join(f"{item['name']} ({item['op']}, {item['snr']:.1f} dB after it)" for item in worst)
+    return f"; most noise is added by {named}"
 
 
 def _refusal(wanted: Wanted, error: EdgekitError) -> Refusal:

@@ -8,6 +8,7 @@ from typing import Any
 
 _WIDTH, _HEIGHT = 340, 150
 _BASE = 118
+_LAYERS = 60
 
 
 def predictions(found: Mapping[str, Any]) -> str:
@@ -55,9 +56,28 @@ def gain(found: Mapping[str, Sequence[float]]) -> str:
     return "".join(parts)
 
 
-def panels(found: Mapping[str, Any]) -> dict[str, str]:
-    """All panels that the evidence allows, by title."""
+def layers(found: Sequence[Mapping[str, Any]]) -> str:
+    """A bar a layer, in the graph's order: signal to noise in dB after it, at most 60 shown."""
+    shown = found[:_LAYERS]
+    step = (_WIDTH - 20) / max(1, len(shown))
+    parts = [_open("signal to noise after each layer, in dB")]
+    for index, item in enumerate(shown):
+        height = max(1.0, min(60.0, float(item["snr"])) * 100 / 60)
+        parts.append(
+            f'<rect class="bar variant" x="{10 + step * index:.1f}" y="{_BASE - height:.1f}" '
+            f'width="{step * 0.8:.1f}" height="{height:.1f}"><title>{escape(str(item["name"]))} '
+            f"({escape(str(item['op']))}): {item['snr']:.1f} dB</title></rect>"
+        )
+    parts.append(
+        f'<text class="axis" x="{_WIDTH / 2}" y="134">layers in order; 60 dB is the top</text></svg>'
+    )
+    return "".join(parts)
+
+
+def panels(found: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, str]:
+    """All panels that the evidence and the quantizer's facts allow, by title."""
     shown: dict[str, str] = {}
+    analysed = facts.get("quantization", {}).get("layers", [])
     if "distribution" in found:
         shown[f"Predictions ({escape(str(found['distribution']['output']))})"] = predictions(
             found["distribution"]
@@ -66,6 +86,8 @@ def panels(found: Mapping[str, Any]) -> dict[str, str]:
         shown["Confusion: label down, answer across"] = confusion(found["confusion"])
     if "gain" in found:
         shown["Gain of class 1"] = gain(found["gain"])
+    if analysed:
+        shown["Signal to noise after each layer (dB)"] = layers(analysed)
     return shown
 
 

@@ -73,7 +73,9 @@ def _page(manifest: Manifest, report: Mapping[str, Any]) -> str:
         fastest=f"{min(latencies):.0f} µs" if latencies else "–",
         plot=_safe(scatter(plot, quality)),
         evidence={
-            item.id: {title: _safe(panel) for title, panel in panels(extra["evidence"]).items()}
+            item.id: {
+                title: _safe(panel) for title, panel in panels(extra["evidence"], extra["facts"]).items()
+            }
             for item in manifest.variants
             if (extra := report["variants"][item.id])["evidence"]
         },
