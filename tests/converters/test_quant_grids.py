@@ -32,6 +32,14 @@ def test_zero_is_always_exactly_on_the_grid(span: tuple[float, float], kind: str
     assert grid.high >= max(span[1], 0) - grid.scale
 
 
+@pytest.mark.parametrize("kind", ["int8", "int32"])
+def test_a_single_number_without_axes_is_quantized_like_any(kind: str) -> None:
+    whole = grids.quantize(np.array(0.5, np.float32), np.float32(0.25), kind, zero_point=1)
+    assert (whole.shape, whole.dtype, int(whole)) == ((), np.dtype(kind), 3)
+    back = grids.dequantize(whole, np.float32(0.25), zero_point=1)
+    assert (float(back), back.dtype) == (0.5, np.float32)
+
+
 def test_a_symmetric_grid_has_no_zero_point_and_covers_both_ends() -> None:
     grid = activation_grid(-3.0, 1.0, "int8", symmetric=True)
     assert (grid.zero_point, round(grid.scale * 127, 5)) == (0, 3.0)

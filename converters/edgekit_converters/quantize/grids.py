@@ -87,7 +87,8 @@ def quantize(values: Any, scales: Any, kind: str, *, zero_point: int = 0, axis: 
     if axis is not None and np.ndim(scales):
         scales = np.asarray(scales).reshape([-1 if i == axis else 1 for i in range(values.ndim)])
     work = _arithmetic(kind)
-    whole = np.rint(values.astype(work) / np.asarray(scales, work))
+    # A single number too stays an array: numpy's functions give bare numbers for it.
+    whole = np.asarray(np.rint(values.astype(work) / np.asarray(scales, work)))
     whole += zero_point
     return np.clip(whole, least, most, out=whole).astype(storage(kind))
 
