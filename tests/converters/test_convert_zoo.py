@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgekit.errors import SourceError
 from edgekit.package import Manifest, Variant, load_package
 from edgekit_converters.engine.convert import convert
 from edgekit_converters.engine.pool import Pool
@@ -86,7 +86,10 @@ def test_the_keras_2_resnet_converts_to_every_precision(
         assert only_error(variant)["argmax_agreement"] >= least, variant.id
     reference = (zoo / "image_classification" / "pretrainedResnet_quant.tflite").stat().st_size
     int8, fp32 = (manifest.variant(f"x86-64-litert-tflite-{item}").size for item in ("int8", "fp32"))
-    assert int8 <= reference
+    report = json.loads((tmp_path / "out" / "report" / "report.json").read_text())
+    rescue = report["variants"]["x86-64-litert-tflite-int8"]["facts"]["quantization"].get("rescue")
+    # A layer that was moved to float for the verdict's sake costs its bytes, and the report says so.
+    assert int8 <= reference + (rescue["more_bytes"] if rescue else 0)
     assert int8 < 0.35 * fp32
 
 
@@ -120,10 +123,9 @@ def test_an_old_onnx_file_reaches_tflite_through_the_hub(
     assert all(only_error(item)["max_relative"] < 1e-4 for item in manifest.variants)
 
 
-def test_a_tf1_saved_model_is_refused_with_a_remedy(
-    zoo: Path, workers: Pool, cache: Path, tmp_path: Path
-) -> None:
+def test_a_tf1_saved_model_converts(zoo: Path, workers: Pool, cache: Path, tmp_path: Path) -> None:
     pytest.importorskip("tensorflow", reason="the SavedModel frontend needs the extra [tf]")
-    with pytest.raises(SourceError, match="TF1-style"):
-        run(workers, zoo / "keyword_spotting" / "kws_ref_model", cache, tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+    source = zoo / "keyword_spotting" / "kws_ref_model"
+    manifest = run(workers, source, cache, tmp_path / "out", precisions=("fp32",))
+    assert {item.target for item in manifest.variants} == {"tflite", "onnx"}
+    assert all(only_error(item)["max_relative"] < 1e-4 for item in manifest.variants)
