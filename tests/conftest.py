@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import ipaddress
 import os
 import shutil
@@ -47,6 +48,15 @@ def require_service(name: str) -> Path:
     if in_ci():
         pytest.fail(f"{reason}; with CI=true a missing service is a failure")
     pytest.skip(reason)
+
+
+def require_package(name: str, extra: str) -> None:
+    """Skip where a package is not installed, without importing it.
+
+    coremltools would find TensorFlow or PyTorch in this process, and then import both.
+    """
+    if importlib.util.find_spec(name) is None:
+        pytest.skip(f"{name} is not installed: it comes with the extra [{extra}]", allow_module_level=True)
 
 
 def is_loopback(address: Any) -> bool:

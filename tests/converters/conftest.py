@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from edgekit_converters.engine.pool import Limits, Pool
+from tests.conftest import require_package
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 HOST_PROFILES = ("x86-64-litert", "x86-64-onnx")
@@ -64,7 +65,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder with the trained digits model, its contract and data."""
-    pytest.importorskip("tensorflow", reason="the Keras frontend needs the extra [tf]")
+    require_package("tensorflow", "tf")
     out = tmp_path_factory.mktemp("digits")
     train = REPOSITORY / "examples" / "digits" / "train.py"
     subprocess.run([sys.executable, str(train), "--out", str(out)], check=True, capture_output=True)

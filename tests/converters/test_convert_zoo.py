@@ -14,6 +14,7 @@ from edgekit.package import Manifest, Variant, load_package
 from edgekit_converters.engine.convert import convert
 from edgekit_converters.engine.pool import Pool
 from edgekit_converters.engine.request import Request
+from tests.conftest import require_package
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 HOST = ("x86-64-litert", "x86-64-onnx")
@@ -62,7 +63,7 @@ def only_error(variant: Variant) -> Any:
 def test_the_keras_2_resnet_converts_to_every_precision(
     zoo: Path, workers: Pool, cache: Path, tmp_path: Path
 ) -> None:
-    pytest.importorskip("tensorflow", reason="the Keras frontend needs the extra [tf]")
+    require_package("tensorflow", "tf")
     samples = photos(zoo, 32, 200)
     np.savez(tmp_path / "cal.npz", samples[:100])
     np.savez(tmp_path / "val.npz", samples[100:])
@@ -96,7 +97,7 @@ def test_the_keras_2_resnet_converts_to_every_precision(
 def test_the_keras_2_autoencoder_converts_to_every_precision(
     zoo: Path, workers: Pool, cache: Path, tmp_path: Path
 ) -> None:
-    pytest.importorskip("tensorflow", reason="the Keras frontend needs the extra [tf]")
+    require_package("tensorflow", "tf")
     samples = spectrogram(zoo)
     np.savez(tmp_path / "cal.npz", samples[::2])
     np.savez(tmp_path / "val.npz", samples[1::2])
@@ -117,14 +118,14 @@ def test_the_keras_2_autoencoder_converts_to_every_precision(
 def test_an_old_onnx_file_reaches_tflite_through_the_hub(
     zoo: Path, workers: Pool, cache: Path, tmp_path: Path
 ) -> None:
-    pytest.importorskip("tensorflow", reason="this route needs the extra [tf]")
+    require_package("tensorflow", "tf")
     manifest = run(workers, zoo / "mnist" / "mnist.onnx", cache, tmp_path / "out", precisions=("fp32",))
     assert {item.target for item in manifest.variants} == {"tflite", "onnx"}
     assert all(only_error(item)["max_relative"] < 1e-4 for item in manifest.variants)
 
 
 def test_a_tf1_saved_model_converts(zoo: Path, workers: Pool, cache: Path, tmp_path: Path) -> None:
-    pytest.importorskip("tensorflow", reason="the SavedModel frontend needs the extra [tf]")
+    require_package("tensorflow", "tf")
     source = zoo / "keyword_spotting" / "kws_ref_model"
     manifest = run(workers, source, cache, tmp_path / "out", precisions=("fp32",))
     assert {item.target for item in manifest.variants} == {"tflite", "onnx"}

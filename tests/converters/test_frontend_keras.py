@@ -16,8 +16,9 @@ from edgekit.errors import SourceError
 from edgekit_converters.engine.pool import Pool
 from edgekit_converters.npz import load_arrays, save_arrays
 from edgekit_converters.source import recognise
+from tests.conftest import require_package
 
-pytest.importorskip("tensorflow", reason="Keras models need the extra [tf]")
+require_package("tensorflow", "tf")
 pytestmark = pytest.mark.slow
 
 _MAKE = """

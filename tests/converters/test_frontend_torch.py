@@ -18,8 +18,9 @@ from edgekit.errors import EdgekitError, SourceError
 from edgekit_converters.engine.pool import Pool
 from edgekit_converters.npz import load_arrays, save_arrays
 from edgekit_converters.source import recognise
+from tests.conftest import require_package
 
-pytest.importorskip("torch", reason="PyTorch models need the extra [torch]")
+require_package("torch", "torch")
 pytestmark = pytest.mark.slow
 
 _CODE = """

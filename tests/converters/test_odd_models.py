@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import onnx
-import pytest
 import tomllib
 
 from edgekit_converters.quantize.calibration import calibrate
 from edgekit_converters.quantize.statistics import load
+from tests.conftest import require_package
 from tests.converters.conftest import edgekit
 from tests.converters.graphs import GraphBuilder, save
 
@@ -32,7 +32,7 @@ numpy.savez(sys.argv[2], kernel=numpy.asarray(model.layers[-1].kernel))
 
 
 def test_a_model_that_takes_its_inputs_by_key_gets_each_where_it_belongs(cache: Path, tmp_path: Path) -> None:
-    pytest.importorskip("tensorflow", reason="the Keras frontend needs the extra [tf]")
+    require_package("tensorflow", "tf")
     source, weights = tmp_path / "m.keras", tmp_path / "weights.npz"
     subprocess.run([sys.executable, "-c", _BY_KEY, source, weights], check=True, capture_output=True)
     samples: dict[str, Any] = {name: RANDOM.random((40, 4), np.float32) for name in ("left", "right")}

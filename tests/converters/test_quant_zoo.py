@@ -8,13 +8,14 @@ import pytest
 
 from benchmarks.quantization import int8, litert, per_op, snr
 from benchmarks.quantization_inputs import MODELS
+from tests.conftest import require_package
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 @pytest.mark.parametrize("name", sorted(MODELS))
 def test_our_int8_is_not_larger_not_noisier_and_exact_op_by_op(name: str, zoo: Path, tmp_path: Path) -> None:
-    pytest.importorskip("tensorflow", reason="the sources need the extra [tf]")
+    require_package("tensorflow", "tf")
     source, reference, inputs = MODELS[name]
     calibration, test = inputs(zoo)
     made = int8(zoo / source, calibration, tmp_path / name)

@@ -19,6 +19,7 @@ from edgekit_converters.quantize.pipeline import for_target
 from edgekit_converters.quantize.statistics import save as save_statistics
 from edgekit_converters.source import recognise
 from edgekit_converters.targets.tflite.lower import SUPPORTED, Lowered, Options, build
+from tests.conftest import require_package
 from tests.converters.graphs import small_cnn
 from tests.converters.tflite_files import answers, to_integers, to_reals
 from tests.house.environments import fresh_environment, pip
@@ -90,7 +91,7 @@ def test_every_precision_of_a_small_network_loads_in_the_old_runtime(
 
 
 def test_the_benchmark_networks_load_in_the_old_runtime(old_runtime: Path, zoo: Path, tmp_path: Path) -> None:
-    pytest.importorskip("tensorflow", reason="Keras files need the extra [tf]")
+    require_package("tensorflow", "tf")
     with Pool(Limits()) as pool:
         for path, scale in _ZOO.items():
             folder = tmp_path / Path(path).stem
