@@ -1,8 +1,9 @@
-"""`make test`: every test, in two pytest processes side by side, told as one.
+"""`make test`: every test, in three pytest processes side by side, told as one.
 
-The tests of the house (`tests/house`: locks installed, wheels built, other Pythons) mostly wait for pip and
-for the network; all others run beside them. Who runs where is fixed, so that a failure can be
-repeated: each process is plain pytest over plain folders. With arguments it is one plain pytest:
+The tests of the house (`tests/house`: locks installed, wheels built, other Pythons) mostly wait for pip
+and for the network, those of agent and fleet for processes and clocks; those of the converters compute.
+Who runs where is fixed, so that a failure can be repeated: each process is plain pytest over plain
+folders. With arguments it is one plain pytest:
 
     python -m tools.test
     python -m tools.test tests/core -x
@@ -11,6 +12,7 @@ repeated: each process is plain pytest over plain folders. With arguments it is 
 from __future__ import annotations
 
 import codecs
+import contextlib
 import os
 import re
 import signal
@@ -24,7 +26,7 @@ from pathlib import Path
 from typing import IO
 
 ROOT = Path(__file__).resolve().parents[1]
-APART = ("house",)
+APART = (("converters",), ("house",))
 _COUNT = re.compile(r"(\d+) (passed|failed|errors?|skipped|xfailed|xpassed|deselected|warnings?)\b")
 _LAST = re.compile(r"^=* ?((?:\d+ \w+, )*\d+ \w+) in [\d.]+s.*$|^=* ?no tests ran in .*$", re.MULTILINE)
 _ORDER = ("failed", "error", "passed", "skipped", "deselected", "xfailed", "xpassed", "warning")
@@ -34,8 +36,9 @@ def shards() -> tuple[tuple[str, ...], ...]:
     """Folders of the processes: every folder of tests/ that has tests, each once."""
     tests = ROOT / "tests"
     found = sorted({path.relative_to(tests).parts[0] for path in tests.rglob("test_*.py")})
-    beside = tuple(f"tests/{name}" for name in found if name not in APART)
-    return beside, tuple(f"tests/{name}" for name in found if name in APART)
+    apart = {name for group in APART for name in group}
+    rest = tuple(f"tests/{name}" for name in found if name not in apart)
+    return rest, *(tuple(f"tests/{name}" for name in group) for group in APART)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -44,19 +47,23 @@ def main(arguments: Sequence[str]) -> int:
     if arguments:
         return subprocess.run([*pytest, *arguments], cwd=ROOT, check=False).returncode
     began = time.monotonic()
-    first, second = shards()
-    with tempfile.TemporaryFile("w+") as kept:
-        main_one = _start([*pytest, *first], subprocess.PIPE)
-        beside = _start([*pytest, "-p", "no:cacheprovider", *second], kept)
+    first, *others = shards()
+    with contextlib.ExitStack() as stack:
+        kept = [stack.enter_context(tempfile.TemporaryFile("w+")) for _ in others]
+        shown_one = _start([*pytest, *first], subprocess.PIPE)
+        beside = [
+            _start([*pytest, "-p", "no:cacheprovider", *folders], log)
+            for folders, log in zip(others, kept, strict=True)
+        ]
         try:
-            shown = _shown(main_one)
-            codes = [main_one.wait(), beside.wait()]
+            shown = _shown(shown_one)
+            codes = [process.wait() for process in (shown_one, *beside)]
         finally:
-            for process in (main_one, beside):
+            for process in (shown_one, *beside):
                 _end(process)
-        hidden = _text(kept)
-    print(hidden, end="")
-    print(summary([shown, hidden], time.monotonic() - began))
+        hidden = [_text(log) for log in kept]
+    print("".join(hidden), end="")
+    print(summary([shown, *hidden], time.monotonic() - began))
     return max(codes, key=abs)
 
 
