@@ -85,9 +85,8 @@ def test_every_precision_of_a_small_network_loads_in_the_old_runtime(
     samples = np.random.default_rng(1).random((32, 3, 8, 8), np.float32)
     made = files(small_cnn(), samples, tmp_path)
     check(old_runtime, made, samples[:1], tmp_path)
-    assert all(int(file.min_runtime.split(".")[1]) <= 14 for file in made.values()), {
-        name: file.min_runtime for name, file in made.items()
-    }
+    claimed = {name: tuple(int(part) for part in file.min_runtime.split(".")) for name, file in made.items()}
+    assert all(least < (2, 15) for least in claimed.values()), claimed
 
 
 def test_the_benchmark_networks_load_in_the_old_runtime(old_runtime: Path, zoo: Path, tmp_path: Path) -> None:
