@@ -1,7 +1,7 @@
 """The node tests of the `onnx` wheel on TFLite and Core ML; `node_coverage_peers` has other converters.
 
 Besides the shares, every test's outcome is written to ``benchmarks/results/coverage/<route>.json``; from
-these docs/coverage.md is made. The short form takes 60 seeded tests a target.
+these docs/coverage.md is made. The short form takes 20 seeded tests a target.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ OURS = {"tflite": "TFLite by edgekit", "coreml": "Core ML by edgekit (float32, r
 
 def main(run: Run) -> None:
     """Judge every test on both targets of ours."""
-    judge_routes(run, OURS, 60)
+    judge_routes(run, OURS, 20)
 
 
 def judge_routes(run: Run, routes: Mapping[str, str], short: int) -> None:
