@@ -24,9 +24,9 @@ is left out by name. *Right*: the artifact, saved and run, gives the stored outp
 the source's own layout. *Refused*: edgekit says why and ships nothing. *Shipped wrong*: what must not happen.
 edgekit's verdict is reached on other float values than those that are judged here; whole numbers, which say
 shapes and places, are the tests' own, and so are the floats where other ones mean nothing to the operator
-(counted below). Core ML is run by the reference evaluator in float32 (*emulated*). For
-the peers every file they wrote counts, channels-last outputs included.
+(counted below). Core ML is run by the reference evaluator in float32 (*emulated*).
 """
+_PEERS = "For the peers every file they wrote counts, channels-last outputs included."
 
 
 def page(folder: Path) -> str:

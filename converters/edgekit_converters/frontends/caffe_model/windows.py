@@ -6,7 +6,7 @@ reach over the padded edge are divided by less.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -31,51 +31,49 @@ def _bias(g: Graph, layer: Layer, count: int) -> list[str]:
 
 def convolution(g: Graph, layer: Layer) -> None:
     """Weights (out, in / group, h, w)."""
-    batch, channels, *size = g.shape(layer)
-    count, group = int(layer.one("num_output")), int(layer.one("group", 1))
-    kernel, stride = _pair(layer, "kernel_size", "kernel", 0), _pair(layer, "stride", "stride", 1)
-    pad, dilation = _pair(layer, "pad", "pad", 0), _pair(layer, "dilation", "dilation", 1)
-    weight = layer.blobs[0].reshape(count, channels // group, *kernel)
-    made = g.e.op(
+    channels, count, group = g.shape(layer)[1], int(layer.one("num_output")), int(layer.one("group", 1))
+    _slid(
+        g,
+        layer,
         "Conv",
-        g.x(layer),
-        g.e.constant(weight, np.float32),
-        *_bias(g, layer, count),
-        kernel_shape=kernel,
-        strides=stride,
-        pads=pad * 2,
-        dilations=dilation,
-        group=group,
+        (count, channels // group),
+        lambda n, p, d, k, s: (n + 2 * p - d * (k - 1) - 1) // s + 1,
     )
-    out = [
-        (n + 2 * p - (d * (k - 1) + 1)) // s + 1
-        for n, p, d, k, s in zip(size, pad, dilation, kernel, stride, strict=True)
-    ]
-    g.put(layer, made, (batch, count, *out))
 
 
 def deconvolution(g: Graph, layer: Layer) -> None:
     """Weights (in, out / group, h, w)."""
-    batch, channels, *size = g.shape(layer)
-    count, group = int(layer.one("num_output")), int(layer.one("group", 1))
+    channels, count, group = g.shape(layer)[1], int(layer.one("num_output")), int(layer.one("group", 1))
+    _slid(
+        g,
+        layer,
+        "ConvTranspose",
+        (channels, count // group),
+        lambda n, p, d, k, s: s * (n - 1) + d * (k - 1) + 1 - 2 * p,
+    )
+
+
+def _slid(
+    g: Graph, layer: Layer, op: str, ends: tuple[int, int], size_of: Callable[[int, int, int, int, int], int]
+) -> None:
+    """A kernel slid over the picture: `ends` are the weights' first two axes, `size_of` gives an output size
+    from size, pad, dilation, kernel and stride."""
+    batch, _, *size = g.shape(layer)
+    count = int(layer.one("num_output"))
     kernel, stride = _pair(layer, "kernel_size", "kernel", 0), _pair(layer, "stride", "stride", 1)
     pad, dilation = _pair(layer, "pad", "pad", 0), _pair(layer, "dilation", "dilation", 1)
-    weight = layer.blobs[0].reshape(channels, count // group, *kernel)
     made = g.e.op(
-        "ConvTranspose",
+        op,
         g.x(layer),
-        g.e.constant(weight, np.float32),
+        g.e.constant(layer.blobs[0].reshape(*ends, *kernel), np.float32),
         *_bias(g, layer, count),
         kernel_shape=kernel,
         strides=stride,
         pads=pad * 2,
         dilations=dilation,
-        group=group,
+        group=int(layer.one("group", 1)),
     )
-    out = [
-        s * (n - 1) + d * (k - 1) + 1 - 2 * p
-        for n, p, d, k, s in zip(size, pad, dilation, kernel, stride, strict=True)
-    ]
+    out = [size_of(*item) for item in zip(size, pad, dilation, kernel, stride, strict=True)]
     g.put(layer, made, (batch, count, *out))
 
 
