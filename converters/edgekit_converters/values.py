@@ -72,7 +72,8 @@ class Job:
     `source` and `hub` are paths (the hub is the canonical float ONNX graph in the contract's names),
     `inputs` and `outputs` the contract's tensors, in the source's order; `calibration` an npz by
     input name and `ranges` the stored calibration of the hub, or None; `contract` the contract's
-    inputs and outputs (JSON) where the options ask for an artifact that shows them to its users.
+    inputs and outputs (JSON) where the options ask for an artifact that shows them to its users;
+    `rules` names the profile's rules for this target (`edgekit.rules`), empty for the target's usual ones.
     """
 
     target: str
@@ -85,6 +86,7 @@ class Job:
     calibration: str | None = None
     ranges: str | None = None
     contract: Mapping[str, Any] = field(default_factory=dict)
+    rules: str = ""
     seed: int = 0
 
     def to_dict(self) -> dict[str, Any]:

@@ -94,7 +94,7 @@ def _check_out(out: Path) -> None:
 
 def _outcomes(context: Context, prepared: Prepared, plan: Plan) -> Mapping[str, Outcome]:
     """By variant id; variants that share an artifact are built once."""
-    groups: dict[tuple[str, str, str], list[Wanted]] = {}
+    groups: dict[tuple[str, ...], list[Wanted]] = {}
     for wanted in plan.wanted:
         groups.setdefault(wanted.build_key, []).append(wanted)
     ranges, problem = None, None

@@ -20,6 +20,7 @@ class Wanted:
     profile: Profile
     target: str
     precision: str
+    rules: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -28,9 +29,9 @@ class Wanted:
         return f"{self.profile.name}-{self.target}-{self.precision}"
 
     @property
-    def build_key(self) -> tuple[str, str, str]:
-        """Target, precision and options."""
-        return self.target, self.precision, digest_of(self.options)
+    def build_key(self) -> tuple[str, str, str, str]:
+        """Target, precision, rules and options."""
+        return self.target, self.precision, self.rules, digest_of(self.options)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +139,13 @@ def _precisions(target: ProfileTarget, asked: Sequence[str]) -> list[str]:
 
 
 def _wanted(profile: Profile, target: ProfileTarget, precision: str) -> Wanted:
-    return Wanted(profile=profile, target=target.name, precision=precision, options=target.options)
+    return Wanted(
+        profile=profile,
+        target=target.name,
+        precision=precision,
+        rules=target.rules,
+        options=target.options,
+    )
 
 
 def _check_words(profiles: Sequence[Profile], targets: Sequence[str], precisions: Sequence[str]) -> None:

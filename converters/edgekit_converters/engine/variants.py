@@ -145,6 +145,7 @@ def _build(
         contract=_ports(prepared, wanted),
         calibration=str(calibration_file(context)) if calibrated and prepared.calibration else None,
         ranges=str(ranges) if calibrated and ranges else None,
+        rules=wanted.rules,
         seed=context.request.seed,
     )
 

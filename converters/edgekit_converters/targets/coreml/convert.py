@@ -65,7 +65,7 @@ def _graph(job: Job, deployment: str) -> tuple[ir.Model, dict[str, Any]]:
         raise Refusal(
             "int8 activations need iOS 17", remedy="deployment target iOS17", code="needs_newer_runtime"
         )
-    rules = load_rules(f"coreml-{deployment.lower()}")
+    rules = load_rules(job.rules or f"coreml-{deployment.lower()}")
     calibration = Path(job.ranges) if job.ranges else None
     samples = Path(job.calibration) if job.calibration else None
     lowering: dict[str, Any] = {"supported": lower.SUPPORTED, "accepts": accepts}

@@ -79,7 +79,7 @@ def _write_quantized(job: Job, path: Path) -> Mapping[str, Any]:
     model, facts = for_target(
         ir.load(job.hub),
         None if job.ranges is None else Path(job.ranges),
-        load_rules(RULES),
+        load_rules(job.rules or RULES),
         job.precision,
         samples=None if job.calibration is None else Path(job.calibration),
         goal=float(job.options.get("snr_db", GOAL)),

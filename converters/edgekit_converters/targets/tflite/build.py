@@ -6,7 +6,8 @@ free where the graph allows it without computing shapes at run time; else it is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -23,30 +24,59 @@ from edgekit_converters.targets.tflite.lower import build as compiled
 from edgekit_converters.targets.tflite.lower.runtimes import litert_of
 from edgekit_converters.values import Built, Job
 
-RULES = "tflite-2.3"
 STATIC = ("int8", "int16x8")
 """Precisions that need calibration."""
 _WEIGHTS = {"fp16": "float16", "dynamic": "int8", "int4": "int4"}
 
 
-def build(job: Job, path: Path) -> Built:
+@dataclass(frozen=True, kw_only=True)
+class Dialect:
+    """What a runtime that reads TFLite files takes of them; LiteRT takes all that we write.
+
+    `rules` are used where the job names none; `supported` are ONNX op types of the lowering, `accepts` the
+    runtime's say on single nodes; with `free_batch` the batch stays free where it can.
+    """
+
+    runtime: str = "litert"
+    name: str = "TFLite"
+    rules: str = "tflite-2.3"
+    supported: frozenset[str] = SUPPORTED
+    accepts: Callable[[ir.Node], bool] | None = None
+    free_batch: bool = True
+
+
+LITERT = Dialect()
+
+
+def build(job: Job, path: Path, dialect: Dialect = LITERT) -> Built:
     """Write the TFLite file of `job`'s hub to `path`. See `TfliteTarget.build`."""
-    model, facts = _graph(job)
-    lowered = _lowered(job, model)
+    model, facts = _graph(job, dialect)
+    lowered = _lowered(job, model, dialect)
     require_effect(job.precision, {**lowered.facts, **facts})
     lowered.write(path)
     return Built(
         main=path.name,
         inputs=_bound(job.inputs, lowered.inputs),
         outputs=_bound(job.outputs, lowered.outputs),
-        requires=Requirements(runtime="litert", min_runtime=litert_of(lowered.min_runtime)),
-        route=f"{job.source.kind} > hub" + (" > QDQ" if job.precision in STATIC else "") + " > TFLite",
+        requires=_requirements(lowered, dialect),
+        route=_route(job, dialect),
         facts={**lowered.facts, "min_tflite_runtime": lowered.min_runtime, **facts},
         tools={"ai-edge-litert": version("ai-edge-litert")},
     )
 
 
-def _graph(job: Job) -> tuple[ir.Model, Mapping[str, Any]]:
+def _route(job: Job, dialect: Dialect) -> str:
+    between = ["QDQ"] if job.precision in STATIC else []
+    return " > ".join((job.source.kind, "hub", *between, dialect.name))
+
+
+def _requirements(lowered: Lowered, dialect: Dialect) -> Requirements:
+    """Only LiteRT's versions are known op by op; others are held by their own allow-lists."""
+    lowest = litert_of(lowered.min_runtime) if dialect.runtime == LITERT.runtime else None
+    return Requirements(runtime=dialect.runtime, min_runtime=lowest)
+
+
+def _graph(job: Job, dialect: Dialect) -> tuple[ir.Model, Mapping[str, Any]]:
     """The hub, as a QDQ graph where the precision wants integers."""
     model = ir.load(job.hub)
     if job.precision not in STATIC:
@@ -56,26 +86,33 @@ def _graph(job: Job) -> tuple[ir.Model, Mapping[str, Any]]:
     quantized, facts = for_target(
         model,
         None if job.ranges is None else Path(job.ranges),
-        load_rules(RULES),
+        load_rules(job.rules or dialect.rules),
         job.precision,
-        supported=SUPPORTED,
+        supported=dialect.supported,
+        accepts=dialect.accepts,
         samples=None if job.calibration is None else Path(job.calibration),
         goal=float(job.options.get("snr_db", GOAL)),
     )
     return quantized, {"quantization": facts}
 
 
-def _lowered(job: Job, model: ir.Model) -> Lowered:
+def _lowered(job: Job, model: ir.Model, dialect: Dialect) -> Lowered:
     options = Options(weights=_WEIGHTS.get(job.precision, "float32"))
+
+    def lowered(graph: ir.Model) -> Lowered:
+        return compiled(graph, options=options, supported=dialect.supported, accepts=dialect.accepts)
+
+    if not dialect.free_batch:
+        return lowered(_batch_of_one(model) if _is_free(model) else model)
     try:
-        free = compiled(model, options=options)
+        free = lowered(model)
     except Refusal:
         # With a batch of one, shapes that are computed become constants, and kernels may take them.
         if not _is_free(model):
             raise
-        return compiled(_batch_of_one(model), options=options)
+        return lowered(_batch_of_one(model))
     if "SHAPE" in free.facts["ops"] and _is_free(model):
-        return compiled(_batch_of_one(model), options=options)
+        return lowered(_batch_of_one(model))
     return free
 
 
@@ -104,8 +141,6 @@ def _bound(wanted: tuple[Tensor, ...], ports: tuple[Port, ...]) -> tuple[Tensor,
 
 
 def _with_scale(item: Tensor, port: Port) -> Tensor:
-    from dataclasses import replace
-
     if port.quant is None or not item.dtype.startswith("float"):  # the contract's integers are the file's
         return item
     scale, zero = port.quant.scale[0], port.quant.zero_point[0]

@@ -7,6 +7,8 @@ lowered again; what is left is refused.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import onnx_ir as ir
 
 from edgekit_converters import hub
@@ -14,22 +16,36 @@ from edgekit_converters.targets.tflite.lower.context import Options
 from edgekit_converters.targets.tflite.lower.model import Lowered, attempt
 from edgekit_converters.targets.tflite.lower.registry import rules
 
+Accepts = Callable[[ir.Node], bool]
 _Key = tuple[str, str]
 
 
-def build(model: ir.Model, *, options: Options | None = None) -> Lowered:
+def build(
+    model: ir.Model,
+    *,
+    options: Options | None = None,
+    supported: frozenset[str] | None = None,
+    accepts: Accepts | None = None,
+) -> Lowered:
     """The TFLite file of a canonical graph (float or QDQ).
+
+    Args:
+        model: the canonical graph.
+        options: how to lower.
+        supported: op types that the runtime takes, by default all that have a lowering.
+        accepts: the runtime's say on single nodes; what it declines is decomposed.
 
     Raises:
         Refusal: a node cannot be done exactly, nor be decomposed into what can.
     """
     declined: set[_Key] = set()
+    known = frozenset(rules()) if supported is None else supported
 
-    def accepts(node: ir.Node) -> bool:
-        return _key(node) not in declined
+    def accepted(node: ir.Node) -> bool:
+        return _key(node) not in declined and (accepts is None or accepts(node))
 
     while True:
-        made = attempt(hub.legalise(model, frozenset(rules()), accepts), options=options)
+        made = attempt(hub.legalise(model, known, accepted), options=options)
         if isinstance(made, Lowered):
             return made
         new = {_key(item.node) for item in made} - declined
