@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,15 @@ PACKAGES = {
     "onnx2torch": ("onnx2torch==1.5.15",),
 }
 """Each installed without dependencies, on top of the environment that runs."""
+
+
+_LAUNCHER = """
+import resource, subprocess, sys
+code = subprocess.run(sys.argv[2:], stderr=subprocess.STDOUT).returncode
+with open(sys.argv[1], "w") as file:
+    print(code, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, file=file)
+"""
+"""Between us and what is measured: a process inherits the peak of the one that started it, so a small one must."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,24 +60,18 @@ def peer_environment(name: str) -> dict[str, str]:
 
 def measured(command: list[str], *, env: dict[str, str] | None = None, cwd: Path | None = None) -> Finished:
     """Run `command` to its end."""
-    started = time.perf_counter()
-    process = subprocess.Popen(
-        command,
-        env={**os.environ, **(env or {})},
-        cwd=cwd,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    assert process.stdout is not None
-    with process.stdout as stream:
-        said = stream.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
+    with tempfile.TemporaryDirectory() as place:
+        note = Path(place) / "usage"
+        started = time.perf_counter()
+        done = subprocess.run(
+            [sys.executable, "-S", "-c", _LAUNCHER, str(note), *command],
+            env={**os.environ, **(env or {})},
+            cwd=cwd,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        seconds = time.perf_counter() - started
+        code, peak = (int(word) for word in note.read_text(encoding="ascii").split())
     scale = 1 if sys.platform == "darwin" else 1024
-    return Finished(
-        seconds=time.perf_counter() - started,
-        peak_mb=usage.ru_maxrss * scale / 2**20,
-        code=process.returncode,
-        said=said.strip()[-400:],
-    )
+    return Finished(seconds=seconds, peak_mb=peak * scale / 2**20, code=code, said=done.stdout.strip()[-400:])
