@@ -26,7 +26,7 @@ code = subprocess.run(sys.argv[2:], stderr=subprocess.STDOUT).returncode
 with open(sys.argv[1], "w") as file:
     print(code, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, file=file)
 """
-"""Between us and what is measured: a process inherits the peak of the one that started it, so a small one must."""
+"""Stands between: a process inherits the peak of the one that started it, so a small one must start it."""
 
 
 @dataclass(frozen=True, kw_only=True)
