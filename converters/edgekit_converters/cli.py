@@ -29,7 +29,8 @@ from edgekit.cli.profiles import profiles_dir
     "precisions",
     multiple=True,
     metavar="NAME",
-    help="fp32, fp16, int8 and others that a profile lists, or all; default: the profile's.",
+    help="fp32, int8 and others that a profile lists, or all; TARGET:NAME for one target alone; "
+    "default: the profile's.",
 )
 @click.option(
     "--deployment-target",

@@ -61,6 +61,16 @@ def test_a_named_precision_goes_to_the_profiles_that_take_it() -> None:
     assert found.refused == ()
 
 
+def test_a_precision_with_a_target_is_for_that_target_alone() -> None:
+    found = plan("rpi4", "x86-64-onnx", "iphone-15", precisions=("int8", "coreml:fp16"))
+    assert ids(found) == ["rpi4-tflite-int8", "x86-64-onnx-onnx-int8", "iphone-15-coreml-fp16"]
+
+
+def test_a_target_without_a_precision_of_its_own_has_its_defaults() -> None:
+    found = plan("x86-64-onnx", "iphone-15", precisions=("onnx:int8",))
+    assert ids(found) == ["x86-64-onnx-onnx-int8", "iphone-15-coreml-fp16"]
+
+
 def test_a_profile_that_takes_none_of_the_precisions_is_refused() -> None:
     found = plan("iphone-12", precisions=("int8",))
     assert [item.reason_code for item in found.refused] == ["unsupported_precision"]
@@ -76,6 +86,9 @@ def test_a_named_target_without_defaults_builds_all_it_takes() -> None:
         ({"targets": ("tflight",)}, "tflite"),
         ({"targets": ("coreml",)}, "tflite"),
         ({"precisions": ("in8",)}, "int8"),
+        ({"precisions": ("onnx:in8",)}, "int8"),
+        ({"precisions": ("onnx:int8",)}, "--target onnx"),
+        ({"precisions": ("tflit:int8",)}, "tflite"),
     ],
 )
 def test_unknown_words_get_suggestions(options: dict[str, tuple[str, ...]], said: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +21,7 @@ class Wanted:
     target: str
     precision: str
     rules: str = ""
+    runtime: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -29,9 +30,9 @@ class Wanted:
         return f"{self.profile.name}-{self.target}-{self.precision}"
 
     @property
-    def build_key(self) -> tuple[str, str, str, str]:
-        """Target, precision, rules and options."""
-        return self.target, self.precision, self.rules, digest_of(self.options)
+    def build_key(self) -> tuple[str, ...]:
+        """Target, precision, rules, runtime and options."""
+        return self.target, self.precision, self.rules, self.runtime, digest_of(self.options)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +56,8 @@ def make_plan(
     Args:
         profiles: in the order given.
         targets: asked for; empty means those of each profile that have defaults.
-        precisions: asked for, ``all`` included; empty means each target's defaults.
+        precisions: asked for, ``all`` included; ``TARGET:PRECISION`` is for that target alone, and
+            then what has no target is for the others. Empty means each target's defaults.
         installed: targets that exist here.
         has_calibration: whether static int8 can be built.
 
@@ -64,24 +66,27 @@ def make_plan(
         DataError: int8 was named and there is no calibration data.
     """
     _check_words(profiles, targets, precisions)
-    static = next((name for name in precisions if name in CALIBRATED), None)
+    static = next((name for name in precisions if _of(name)[1] in CALIBRATED), None)
     if static is not None and not has_calibration:
         raise DataError(
-            f"{static} was asked for, and static {static} needs calibration data",
+            f"{static} was asked for, and static {_of(static)[1]} needs calibration data",
             where=f"--precision {static}",
             remedy="give --calibration FILE.npz with 100 or more real samples",
             code="needs_calibration",
         )
     wanted: list[Wanted] = []
     refused: list[Refusal] = []
+    built = set()
     for profile in profiles:
         for item, reason in _of_profile(profile, targets, precisions):
+            built.add(item.target)
             problem = reason or _obstacle(item, installed, has_calibration)
             if problem is None:
                 wanted.append(item)
             else:
                 code, detail, remedy = problem
                 refused.append(Refusal(id=item.id, reason_code=code, detail=detail, remedy=remedy))
+    _check_met(precisions, built)
     return Plan(wanted=tuple(wanted), refused=tuple(refused))
 
 
@@ -113,16 +118,40 @@ def _of_profile(
     found: list[tuple[Wanted, _Problem | None]] = [
         (_wanted(profile, target, precision), None)
         for target in chosen
-        for precision in _precisions(target, precisions)
+        for precision in _precisions(target, _asked(target, precisions))
     ]
     if found:
         return found
+    asked = _asked(chosen[0], precisions)
     problem = (
         "unsupported_precision",
-        f"{profile.name} takes none of {', '.join(precisions)} on {chosen[0].name}",
+        f"{profile.name} takes none of {', '.join(asked)} on {chosen[0].name}",
         f"it takes {', '.join(chosen[0].precisions)}",
     )
-    return [(_wanted(profile, chosen[0], precision), problem) for precision in precisions]
+    return [(_wanted(profile, chosen[0], precision), problem) for precision in asked]
+
+
+def _of(word: str) -> tuple[str, str]:
+    """Target and precision of ``TARGET:PRECISION``; the target of a bare precision is empty."""
+    target, _, precision = word.rpartition(":")
+    return target, precision
+
+
+def _check_met(words: Sequence[str], built: Set[str]) -> None:
+    """A precision for a target that no profile builds would say nothing."""
+    for target in (name for name, _ in map(_of, words) if name and name not in built):
+        raise UsageError(
+            f"a precision is given for {target}, which is not built",
+            remedy=f"add --target {target}, or leave that --precision out",
+            code="unknown_target",
+        )
+
+
+def _asked(target: ProfileTarget, words: Sequence[str]) -> list[str]:
+    """The precisions asked of `target`: those with its name, else those without a name."""
+    pairs = [_of(word) for word in words]
+    named = [precision for name, precision in pairs if name == target.name]
+    return named or [precision for name, precision in pairs if not name]
 
 
 def _usual(profile: Profile) -> list[ProfileTarget]:
@@ -144,17 +173,18 @@ def _wanted(profile: Profile, target: ProfileTarget, precision: str) -> Wanted:
         target=target.name,
         precision=precision,
         rules=target.rules,
+        runtime=target.runtime,
         options=target.options,
     )
 
 
 def _check_words(profiles: Sequence[Profile], targets: Sequence[str], precisions: Sequence[str]) -> None:
-    for precision in precisions:
+    for _, precision in map(_of, precisions):
         if precision not in (*PRECISIONS, "all"):
             advice = did_you_mean(precision, (*PRECISIONS, "all"))
             raise UsageError(f"unknown precision {precision!r}", remedy=advice, code="unknown_precision")
     offered = {item.name for profile in profiles for item in profile.targets}
-    for target in targets:
+    for target in (*targets, *(name for name, _ in map(_of, precisions) if name)):
         if target not in offered:
             raise UsageError(
                 f"none of the profiles has a target {target!r}",
