@@ -80,6 +80,7 @@ RULES_MEANINGS: Mapping[str, str] = {
     "rescue": "What a layer that int8 harms falls back to.",
     "rest": "Type of what is not quantized.",
     "compression": "Forms of weights it keeps compressed.",
+    "operators": "Operators of its file format that it has; empty where it has all that are written.",
     "sources": "Where the rules come from.",
     "op": "How a set of ops may be quantized.",
     "op.ops": "ONNX op types.",

@@ -65,7 +65,8 @@ class Rules:
     `bias`: whether biases are quantized (``int32``, at input scale times weight scale) or stay float;
     `rescue`: what a layer falls back to that int8 harms, the cheaper one on this runtime; `rest`: the
     type of what is not quantized; `compression`: forms of weights that it keeps compressed, so that they
-    make the file smaller or the model faster.
+    make the file smaller or the model faster; `operators`: those of its own file format that it has (TFLite's
+    names), empty where it has all that are written.
     """
 
     name: str
@@ -82,6 +83,7 @@ class Rules:
     rescue: str = "float32"
     rest: str = "float32"
     compression: tuple[str, ...] = ()
+    operators: tuple[str, ...] = ()
 
     def rule(self, op: str, activation: str | None = None) -> OpRule | None:
         """The rule for ONNX op type `op` (with this activation type), or None when it stays in float."""
@@ -154,6 +156,7 @@ def build_rules(table: Table, *, name: str, digest: str) -> Rules:
         rescue=table.text("rescue", "float32", allowed=RESCUES),
         rest=table.text("rest", "float32", allowed=RESTS),
         compression=table.texts("compression", allowed=COMPRESSIONS),
+        operators=table.texts("operators"),
     )
 
 

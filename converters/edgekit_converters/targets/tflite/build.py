@@ -97,7 +97,8 @@ def _graph(job: Job, dialect: Dialect) -> tuple[ir.Model, Mapping[str, Any]]:
 
 
 def _lowered(job: Job, model: ir.Model, dialect: Dialect) -> Lowered:
-    options = Options(weights=_WEIGHTS.get(job.precision, "float32"))
+    operators = frozenset(load_rules(job.rules or dialect.rules).operators)
+    options = Options(weights=_WEIGHTS.get(job.precision, "float32"), operators=operators)
 
     def lowered(graph: ir.Model) -> Lowered:
         return compiled(graph, options=options, supported=dialect.supported, accepts=dialect.accepts)

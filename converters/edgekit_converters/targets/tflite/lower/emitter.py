@@ -26,10 +26,12 @@ _SHARED_BELOW = 4096  # bytes; equal constants up to this size are stored once
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """How to lower. `weights`: ``float32``, ``float16`` (stored so, computed in float32), ``int8``
-    (hybrid kernels) or ``int4``. `integer_io`: a quantized port keeps its integers at the boundary."""
+    (hybrid kernels) or ``int4``. `integer_io`: a quantized port keeps its integers at the boundary.
+    `operators`: those that the runtime has, empty for all."""
 
     weights: str = "float32"
     integer_io: bool = True
+    operators: frozenset[str] = frozenset()
 
 
 @dataclass
@@ -62,7 +64,17 @@ class Emitter:
         version: int | None = None,
         **fields: Any,
     ) -> list[Tensor]:
-        """Append an op; the lowest version that carries it is chosen unless given."""
+        """Append an op; the lowest version that carries it is chosen unless given.
+
+        Raises:
+            Refusal: the runtime has no such op.
+        """
+        if self.options.operators and op not in self.options.operators:
+            raise Refusal(
+                f"the runtime has no {op}",
+                remedy="use another target for this model",
+                code="unsupported_op",
+            )
         if op in ("ADD", "SUB") and outputs[0].dtype is ir.DataType.INT16:
             fields["potScaleInt16"] = False
         version = version or versions.version_of(op, inputs, outputs, fields)
