@@ -14,6 +14,7 @@ SHORT_HELP = {
     "verify": "Check a package again: files, digests, probes, and the conversion itself.",
     "diff": "Show what differs between two packages.",
     "export": "Hand a variant over to an iOS or Android app.",
+    "tools": "Find, install and remove the foreign tools that some targets use.",
     "profiles": "List, show, check and write hardware profiles.",
     "key": "Make and inspect the signing keys of a fleet.",
     "release": "Add, sign, list, verify and invalidate releases.",
@@ -26,6 +27,6 @@ SHORT_HELP = {
 
 DISTRIBUTION = {
     "profiles": "edgekit-core",
-    **dict.fromkeys(("init", "convert", "verify", "diff", "export"), "edgekit-converters"),
+    **dict.fromkeys(("init", "convert", "verify", "diff", "export", "tools"), "edgekit-converters"),
     **dict.fromkeys(("key", "release", "fleet", "slot", "rollout", "device", "demo"), "edgekit-fleet"),
 }
