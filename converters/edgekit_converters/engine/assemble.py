@@ -94,6 +94,9 @@ def _variant(work: Path, prepared: Prepared, wanted: Wanted, checked: Checked) -
     shutil.copytree(checked.folder, folder)
     files = tuple(_file(work, path) for path in sorted(folder.rglob("*")) if path.is_file())
     requires = replace(checked.built.requires, machines=wanted.profile.match.machines)
+    if load_target(wanted.target, wanted.runtime).runtime != load_target(wanted.target).runtime:
+        least = wanted.profile.runtimes[wanted.runtime].minimum
+        requires = replace(requires, runtime=wanted.runtime, min_runtime=least)
     return Variant(
         id=wanted.id,
         digest=variant_digest(wanted.id, files),
@@ -218,12 +221,13 @@ def _measurements(
         found = outcomes[wanted.id]
         if not isinstance(found, Checked):
             continue
-        if found.key not in known:
+        key = f"{found.key} {wanted.runtime}"
+        if key not in known:
             context.progress.step(wanted.id, "measuring")
-            known[found.key] = _measured(context, prepared, wanted, found)
+            known[key] = _measured(context, prepared, wanted, found)
             context.progress.step(wanted.id, "done")
         size = manifest.variant(wanted.id).size
-        figures[wanted.id] = {"size_bytes": size, **(known[found.key] or {})}
+        figures[wanted.id] = {"size_bytes": size, **(known[key] or {})}
     return {
         "package": manifest.digest,
         "ref": manifest.ref,
@@ -242,13 +246,15 @@ def _measurements(
 def _measured(context: Context, prepared: Prepared, wanted: Wanted, checked: Checked) -> Any:
     if checked.executed is None or checked.executed["method"] != "executed":
         return None
-    target = load_target(wanted.target)
+    target = load_target(wanted.target, wanted.runtime)
     runtime = {"runtime": target.runtime, "version": target.version()}
 
     def run(folder: Path) -> Any:
         artifact = folder / "artifact.json"
         artifact.write_text(artifact_json(checked), encoding="utf-8")
-        return measure.measure(wanted.target, checked.folder, artifact, prepared.data, seconds=60)
+        return measure.measure(
+            wanted.target, target.runtime, checked.folder, artifact, prepared.data, seconds=60
+        )
 
     key = {"build": checked.key, "data": prepared.samples.digest, "host": platform.node(), **runtime}
     found = context.cache.stage("measure", key, run).value
@@ -276,6 +282,7 @@ def _facts(
     return {
         "variants": variants,
         "warnings": list(prepared.warnings),
+        "notes": list(plan.notes),
         "origin": prepared.origin,
         "hub": dict(hub.facts or {}) if hub.path else {"problem": str(hub.problem)},
         "command": context.request.command,

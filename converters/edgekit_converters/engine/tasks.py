@@ -87,7 +87,7 @@ def build(job: Json, folder: str) -> Json:
     return load_target(found.target).build(found, Path(folder)).to_dict()
 
 
-def execute(target: str, folder: str, artifact: Json, data: str, out: str) -> Json | None:
+def execute(target: str, folder: str, artifact: Json, data: str, out: str, runtime: str = "") -> Json | None:
     """Run a saved artifact on every kernel set and with one and two threads; None when nothing can.
 
     `out` gets the default run's outputs by name, and ``spread:<name>``, per sample the largest
@@ -95,7 +95,7 @@ def execute(target: str, folder: str, artifact: Json, data: str, out: str) -> Js
     """
     from edgekit_converters.targets import load_target
 
-    found, built = load_target(target), Built.from_dict(artifact)
+    found, built = load_target(target, runtime), Built.from_dict(artifact)
     inputs = load_arrays(Path(data))
     if not found.kernel_sets:
         return None

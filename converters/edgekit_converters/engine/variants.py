@@ -82,7 +82,7 @@ def _with_tried(checked: Checked, tried: list[dict[str, str]]) -> Checked:
 def _check_route(
     context: Context, prepared: Prepared, wanted: Wanted, ranges: Path | EdgekitError | None, route: Route
 ) -> Checked:
-    target = load_target(wanted.target)
+    target = load_target(wanted.target, wanted.runtime)
     name = wanted.id
     if prepared.hub.problem is not None and route.needs_hub:
         raise prepared.hub.problem
@@ -181,21 +181,28 @@ def _ports(prepared: Prepared, wanted: Wanted) -> Mapping[str, Any]:
 def _execute(
     context: Context, prepared: Prepared, wanted: Wanted, key: str, folder: Path, built: Built
 ) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    target = load_target(wanted.target, wanted.runtime)
+
     def run(place: Path) -> Any:
         args = {
             "target": wanted.target,
+            "runtime": wanted.runtime,
             "folder": str(folder),
             "artifact": built.to_dict(),
             "data": str(prepared.data),
             "out": str(place / "outputs.npz"),
         }
-        target = load_target(wanted.target)
         worker = "plain" if target.method == "executed" else target.worker
         return context.pool.run(worker, "execute", args)
 
     import platform
 
-    inputs = {"build": key, "data": prepared.samples.digest, "machine": platform.machine()}
+    inputs = {
+        "build": key,
+        "data": prepared.samples.digest,
+        "machine": platform.machine(),
+        "runtime": [target.runtime, target.version()],
+    }
     stage = context.cache.stage("execute", {**inputs, "host": digest_of(dict(tool_versions()))}, run)
     return stage.value, load_arrays(stage.folder / "outputs.npz")
 

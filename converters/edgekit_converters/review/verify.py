@@ -154,7 +154,7 @@ def _probed(pool: Pool, folder: Path, manifest: Manifest, variant: Variant) -> C
 
 
 def _run(pool: Pool, folder: Path, variant: Variant, probes: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    target = load_target(variant.target)
+    target = load_target(variant.target, variant.requires.runtime)
     main = variant.files[0].path.removeprefix(f"{variant.folder}/").partition("/")[0]
     if len({item.path.removeprefix(f"{variant.folder}/").partition("/")[0] for item in variant.files}) > 1:
         main = next((m for m in _MAINS if (folder / variant.folder / m).exists()), main)
@@ -171,6 +171,7 @@ def _run(pool: Pool, folder: Path, variant: Variant, probes: Mapping[str, Any]) 
         save_arrays(data, fed)
         args = {
             "target": variant.target,
+            "runtime": variant.requires.runtime,
             "folder": str(folder / variant.folder),
             "artifact": built.to_dict(),
             "data": str(data),

@@ -4,6 +4,8 @@ Beyond the port, a target says which kind of worker process builds it (`worker`:
 ``tensorflow`` or ``coremltools``), how its artifacts are run (`method`: ``executed`` by their runtime in a
 plain worker, or ``emulated`` by something of ours in the building one), names its runtime, and lists the
 kernel sets that the runtime offers here, the first being the default; `open` gives a session on one of them.
+A target whose files several runtimes take has `on(runtime)`, which gives the target as that one runs it.
+A session that holds more than memory has `close`.
 """
 
 from __future__ import annotations
@@ -63,8 +65,8 @@ def known_targets() -> tuple[str, ...]:
     return tuple(sorted({entry.name for entry in entry_points(group=GROUP)}))
 
 
-def load_target(name: str) -> Target:
-    """Import the target called `name`.
+def load_target(name: str, runtime: str = "") -> Target:
+    """Import the target called `name`, as `runtime` runs its files; by default its usual one.
 
     Raises:
         UsageError: it is not installed.
@@ -74,4 +76,8 @@ def load_target(name: str) -> Target:
         advice = did_you_mean(name, known_targets())
         raise UsageError(f"no target {name!r} is installed", remedy=advice, code="unknown_target")
     target: Target = entry.load()()
-    return target
+    on = getattr(target, "on", None)
+    if not runtime or runtime == target.runtime or on is None:
+        return target
+    other: Target = on(runtime)
+    return other

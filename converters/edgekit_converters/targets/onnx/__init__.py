@@ -64,6 +64,12 @@ class OnnxTarget:
         """Execute the file with onnxruntime's CPU provider."""
         return self.open(folder, artifact, kernels="optimized", threads=1).run(inputs)
 
+    def on(self, runtime: str) -> OnnxTarget:
+        """The target as another runtime runs its files: ``ort-web`` is onnxruntime-web in a browser."""
+        from edgekit_converters.targets.onnx.web import RUNTIME, OnnxWebTarget
+
+        return OnnxWebTarget() if runtime == RUNTIME else self
+
     def version(self) -> str:
         """Version of onnxruntime."""
         return version("onnxruntime")
