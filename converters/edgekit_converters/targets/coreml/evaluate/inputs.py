@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from edgekit.errors import DataError
+from edgekit_converters.targets.coreml.evaluate.half import rounded
 from edgekit_converters.targets.coreml.evaluate.kernels import Array
 from edgekit_converters.targets.coreml.evaluate.program import Image, Program, Value
 from edgekit_converters.targets.coreml.evaluate.run import stored
@@ -46,7 +47,7 @@ def _checked(array: Array, value: Value, precision: str, samples: int | None) ->
     )
     if not fits:
         raise DataError(f"input {value.name!r} has shape {array.shape}, not {wanted}")
-    kept = stored(value.dtype, precision)
+    kept = stored(value.dtype)
     whole = kept.kind in "iu" and array.dtype.kind in "iub"
     if whole and array.size:
         limits = np.iinfo(kept)
@@ -54,6 +55,8 @@ def _checked(array: Array, value: Value, precision: str, samples: int | None) ->
             raise DataError(f"input {value.name!r} has values outside {kept.name}")
     if not whole and kept.kind != "f" and array.dtype.kind != kept.kind:
         raise DataError(f"input {value.name!r} is {array.dtype}, not {kept.name}")
+    if value.dtype == "fp16" and precision == "float16":
+        return rounded(array)
     return array.astype(kept)
 
 

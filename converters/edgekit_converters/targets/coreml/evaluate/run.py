@@ -2,7 +2,8 @@
 
 A kernel gets float32 and computes in it; what comes back is rounded to the type that the value has under
 the chosen semantics. So fp16 programs round after every op and accumulate in float32, and ``float32``
-semantics computes everything in float32 whatever the program says.
+semantics computes everything in float32 whatever the program says. Halves are held as float32 numbers
+that a half can be; only what leaves the program has their type.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from edgekit_converters.errors import Refusal
+from edgekit_converters.targets.coreml.evaluate.half import rounded
 from edgekit_converters.targets.coreml.evaluate.kernels import KERNELS, Array, Kernel
 from edgekit_converters.targets.coreml.evaluate.program import Block, Program, Step, Value
 
@@ -37,10 +39,8 @@ _REFUSED = {
 }
 
 
-def stored(dtype: str, precision: str) -> np.dtype[Any]:
+def stored(dtype: str) -> np.dtype[Any]:
     """The numpy type that a value of MIL type `dtype` is held in."""
-    if dtype == "fp16" and precision == "float16":
-        return np.dtype(np.float16)
     if dtype in _FLOATS:
         return np.dtype(np.float32)
     return np.dtype(_WHOLE.get(dtype, dtype))
@@ -77,6 +77,9 @@ class Runner:
         steps = tuple(step for step in main.steps if not self._folded(step))
         main = Block(inputs=main.inputs, steps=steps, outputs=main.outputs)
         self._main = _ready(main)
+        self._outputs = main.outputs
+        halves = (number for number in main.outputs if program.values[number].dtype == "fp16")
+        self._halves = frozenset(halves if precision == "float16" else ())
         needed = main.reads()
         self._constants = {number: self._constants[number] for number in needed & set(self._constants)}
 
@@ -92,7 +95,11 @@ class Runner:
         """The values of the program's outputs for `feed`, by value number."""
         values = {**self._constants, **feed}
         with np.errstate(all="ignore"):
-            return self._block(self._main, values)
+            found = self._block(self._main, values)
+        return [self._given(number, item) for number, item in zip(self._outputs, found, strict=True)]
+
+    def _given(self, number: int, found: Any) -> Any:
+        return found.astype(np.float16) if number in self._halves else found
 
     def _block(self, ready: _Ready, values: dict[int, Any]) -> list[Any]:
         for op in ready.ops:
@@ -113,16 +120,14 @@ class Runner:
     def _take(self, op: _Op, item: int | tuple[int, ...], values: Mapping[int, Any]) -> Any:
         if isinstance(item, tuple):
             return tuple(self._take(op, number, values) for number in item)
-        value = values[item]
-        narrow = isinstance(value, np.ndarray) and value.dtype == np.float16
-        return value.astype(np.float32) if narrow and not (op.kernel and op.kernel.moves) else value
+        return values[item]
 
     def _give(self, op: _Op, value: Value, found: Any) -> Any:
         """The result as it is kept, once it is what the package declares."""
         if value.dtype in ("list", "dict", "string") or op.step.kind == "classify" or isinstance(found, list):
             return found
         array = np.asarray(found)
-        kept = stored(value.dtype, self._precision)
+        kept = stored(value.dtype)
         fits = len(array.shape) == len(value.shape) and all(
             w is None or n == w for n, w in zip(array.shape, value.shape, strict=True)
         )
@@ -132,6 +137,8 @@ class Runner:
                 f"the package declares {value.dtype} {value.shape}",
                 code="evaluator_disagrees",
             )
+        if value.dtype == "fp16" and self._precision == "float16" and not (op.kernel and op.kernel.moves):
+            return rounded(array)
         return array if array.dtype == kept else array.astype(kept)
 
     def _flow(self, op: _Op, values: Mapping[int, Any]) -> Sequence[Any]:

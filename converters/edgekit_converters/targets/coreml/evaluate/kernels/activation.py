@@ -70,8 +70,8 @@ def _sigmoid(x: Array) -> Array:
     return sigmoid(x)
 
 
-add(("relu",), _relu)
-add(("relu6",), _relu6)
+add(("relu",), _relu, moves=True)
+add(("relu6",), _relu6, moves=True)
 add(("silu",), _silu)
 add(("sigmoid",), _sigmoid)
 add(("softplus",), _softplus)

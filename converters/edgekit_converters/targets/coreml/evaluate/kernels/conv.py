@@ -37,7 +37,9 @@ def _conv(
     out = tuple((n - k) // s + 1 for n, k, s in zip(x.shape[2:], span, steps, strict=True))
     depthwise = parts == x.shape[1] and parts > 1
     y = (_depthwise if depthwise else _grouped)(x, weight, steps, gaps, out, parts)
-    return y if bias is None else y + bias.reshape((-1,) + (1,) * len(out))
+    if bias is not None:
+        y += bias.reshape((-1,) + (1,) * len(out))
+    return y
 
 
 def _depthwise(
@@ -45,11 +47,12 @@ def _depthwise(
 ) -> Array:
     times = weight.shape[0] // groups
     y = np.zeros((x.shape[0], groups, times, *out), np.float32)
+    term = np.empty_like(y)
     flat = weight.reshape(groups, times, *weight.shape[2:])
     ones = (1,) * len(out)
     for place, part in taps(x, weight.shape[2:], strides, gaps, out):
         factor = at(flat, ..., *place).reshape(groups, times, *ones)
-        y += part[:, :, None] * factor
+        y += np.multiply(part[:, :, None], factor, out=term)
     return y.reshape(x.shape[0], weight.shape[0], *out)
 
 
