@@ -12,7 +12,7 @@ _NAMES = click.argument("names", nargs=-1, required=True, metavar="NAME...")
 
 @click.group()
 def tools() -> None:
-    """Foreign tools of the targets: which are here, and environments of their own for two of them.
+    """Foreign tools of the targets: which are here, and environments of their own for some of them.
 
     Environments lie below EDGEKIT_TOOLS, else the user's cache folder. Nothing is installed unasked; a
     variant whose tool is absent is labelled prepared or emulated.
@@ -31,14 +31,14 @@ def list_(as_json: bool) -> None:
         return
     for item in found:
         state = f"{item.version or 'found'}  {item.place}" if item.place else f"absent  {item.get}"
-        click.echo(f"{item.name:<7} {item.title}\n        {state}")
+        click.echo(f"{item.name:<9} {item.title}\n          {state}")
 
 
 @tools.command()
 @_NAMES
 @_JSON
 def install(names: tuple[str, ...], as_json: bool) -> None:
-    """Install the tools NAME... (triton, vela) from a lock with hashes, each in an environment of its own."""
+    """Install the tools NAME... (triton, vela, web) from locks with hashes, each in a folder of its own."""
     from edgekit_converters.sidecars.tools import sidecar_called
 
     wanted = [sidecar_called(name) for name in names]

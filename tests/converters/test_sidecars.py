@@ -16,7 +16,7 @@ from packaging.requirements import Requirement
 from edgekit.errors import UnavailableError, UsageError
 from edgekit_converters.cli_tools import tools as command
 from edgekit_converters.errors import ToolFailed
-from edgekit_converters.sidecars import SIDECARS, Sidecar, environment, root
+from edgekit_converters.sidecars import SIDECARS, TRITON, VELA, WEB, Sidecar, environment, root
 from edgekit_converters.sidecars.tools import sidecar_called, tools
 
 
@@ -55,8 +55,8 @@ def little(place: Path, digest: str | None = None) -> Sidecar:
 
 
 def test_looking_for_a_tool_installs_nothing(place: Path) -> None:
-    assert [item.python() for item in SIDECARS] == [None, None]
-    assert {item.name: item.place for item in tools() if item.installable} == {"triton": None, "vela": None}
+    assert [item.ready() for item in SIDECARS] == [None, None, None]
+    assert [item.place for item in tools() if item.installable] == [None, None, None]
     assert not root().exists()
 
 
@@ -99,7 +99,7 @@ def test_a_python_that_the_lock_does_not_serve_is_named(place: Path, monkeypatch
     assert "python3.8" in str(caught.value.remedy)
 
 
-@pytest.mark.parametrize("sidecar", SIDECARS, ids=lambda item: item.name)
+@pytest.mark.parametrize("sidecar", [TRITON, VELA], ids=lambda item: item.name)
 def test_the_lock_pins_what_the_sidecar_requires_with_hashes(sidecar: Sidecar) -> None:
     lines = sidecar.lock.read_text().splitlines()
     pins = dict(line.split(" ")[0].split("==") for line in lines if "==" in line)
@@ -112,6 +112,23 @@ def test_the_lock_pins_what_the_sidecar_requires_with_hashes(sidecar: Sidecar) -
         if "==" in line
     )
     assert hashed == len(pins)
+
+
+def test_the_package_lock_pins_what_the_web_sidecar_requires_with_hashes() -> None:
+    packages = json.loads(WEB.lock.read_text())["packages"]
+    wanted = json.loads(WEB.lock.with_name("package.json").read_text())["dependencies"]
+    assert wanted == {"onnxruntime-web": WEB.version}
+    assert packages.pop("")["dependencies"] == wanted
+    assert packages["node_modules/onnxruntime-web"]["version"] == WEB.version
+    assert all(item["integrity"].startswith("sha512-") for item in packages.values())
+
+
+def test_without_npm_the_web_sidecar_says_what_it_needs(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(place))
+    with pytest.raises(UnavailableError) as caught:
+        WEB.install()
+    assert caught.value.code == "no_npm"
+    assert WEB.ready() is None
 
 
 def test_a_tool_of_the_system_is_not_installed_but_explained() -> None:
@@ -139,7 +156,7 @@ def test_kits_are_found_by_their_variables(tmp_path: Path, monkeypatch: pytest.M
 def test_the_commands_say_what_is_absent_and_how_it_is_got(place: Path) -> None:
     listed = CliRunner().invoke(command, ["list", "--json"])
     rows = {item["name"]: item for item in json.loads(listed.stdout)}
-    assert set(rows) == {"triton", "vela", "armnn", "tidl", "tflm", "web"}
+    assert set(rows) == {"triton", "vela", "armnn", "tidl", "tflm", "web", "chromium"}
     assert rows["triton"]["get"].startswith("edgekit tools install triton")
     assert not rows["vela"]["found"]
     assert "absent" in CliRunner().invoke(command, ["list"]).stdout

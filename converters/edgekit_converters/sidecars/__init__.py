@@ -1,9 +1,9 @@
 """Foreign tools that must not share our environment: each in one of its own, made on the user's word only.
 
 `nvidia-pytriton` (it carries the tritonserver program) needs an older numpy, `ethos-u-vela` pins its own:
-each gets a private virtual environment below `root()`, installed from a lock with hashes by
-``edgekit tools install NAME``. Nothing here downloads anything unasked: a target asks `Sidecar.python()`,
-and where that is None its variants are labelled *prepared*.
+each gets a private virtual environment below `root()`, onnxruntime-web a folder of npm packages, installed
+from a lock with hashes by ``edgekit tools install NAME``. Nothing here downloads anything unasked: a target
+asks `Sidecar.ready()`, and where that is None its variants are labelled *prepared*.
 
 A lock (``locks/<name>.txt``) is made anew from the sidecar's `requirements` with ``uv pip compile
 --generate-hashes --no-annotate --no-header --no-build --python-version 3.11 --python-platform
@@ -14,6 +14,7 @@ come out the same for every Python in `pythons`.
 from __future__ import annotations
 
 from edgekit_converters.sidecars.environment import Sidecar, root
+from edgekit_converters.sidecars.node import NodeSidecar
 
 TRITON = Sidecar(
     name="triton",
@@ -35,6 +36,12 @@ VELA = Sidecar(
     pythons=("3.11", "3.12", "3.13"),
     megabytes=120,
 )
-SIDECARS = (TRITON, VELA)
+WEB = NodeSidecar(
+    name="web",
+    title="onnxruntime-web, ONNX in web pages (it runs in Chromium)",
+    requirements=("onnxruntime-web==1.30.0",),
+    megabytes=150,
+)
+SIDECARS: tuple[Sidecar, ...] = (TRITON, VELA, WEB)
 
-__all__ = ["SIDECARS", "TRITON", "VELA", "Sidecar", "root"]
+__all__ = ["SIDECARS", "TRITON", "VELA", "WEB", "NodeSidecar", "Sidecar", "root"]

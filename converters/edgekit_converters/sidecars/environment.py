@@ -22,7 +22,7 @@ from edgekit.errors import UnavailableError
 from edgekit_converters.errors import ToolFailed, storage_error
 
 LOCKS = Path(__file__).parent / "locks"
-_STAMP = "edgekit-ready"
+STAMP = "edgekit-ready"
 _LOG = "install.log"
 _SECONDS = 1800
 Say = Callable[[str], None]
@@ -57,6 +57,11 @@ class Sidecar:
         return LOCKS / f"{self.name}.txt"
 
     @property
+    def needs(self) -> str:
+        """What an installation needs."""
+        return "it needs the venv module (Debian: python3-venv) and a package index"
+
+    @property
     def folder(self) -> Path:
         """Where the environment lies, made or not."""
         return root().absolute() / self.name
@@ -66,14 +71,22 @@ class Sidecar:
         """The pinned version of the tool itself."""
         return self.requirements[0].partition("==")[2]
 
-    def python(self) -> Path | None:
-        """The environment's interpreter, or None where it is not installed whole from this lock."""
-        python = self.folder / "bin" / "python"
+    @property
+    def made(self) -> Path:
+        """What of it is used: the environment's interpreter."""
+        return self.folder / "bin" / "python"
+
+    def ready(self) -> Path | None:
+        """`made`, or None where it is not installed whole from this lock."""
         try:
-            whole = (self.folder / _STAMP).read_text(encoding="utf-8") == sha256_file(self.lock)
+            whole = (self.folder / STAMP).read_text(encoding="utf-8") == sha256_file(self.lock)
         except OSError:
             return None
-        return python if whole and python.exists() else None
+        return self.made if whole and self.made.exists() else None
+
+    def python(self) -> Path | None:
+        """The environment's interpreter, or None where it is not installed."""
+        return self.ready()
 
     def packages(self) -> Path | None:
         """The environment's site-packages folder, or None where it is not installed."""
@@ -82,16 +95,16 @@ class Sidecar:
         return next(iter(sorted(self.folder.glob("lib/python3.*/site-packages"))), None)
 
     def install(self, say: Say = lambda line: None) -> Path:
-        """Make the environment with pip from the lock, unless it is whole already; gives its interpreter.
+        """Make the environment with pip from the lock, unless it is whole already; gives `made`.
 
         Raises:
-            UnavailableError: no Python here that the lock serves.
-            ToolFailed: venv or pip failed; what they said is in ``install.log``, its end in the error.
+            UnavailableError: no Python here that the lock serves, or no npm.
+            ToolFailed: venv, pip or npm failed; what they said is in ``install.log``, its end in the error.
             StorageError: the disk is full or not writable.
         """
         try:
             with self._alone():
-                return self.python() or self._make(say)
+                return self.ready() or self._make(say)
         except OSError as error:
             raise storage_error(
                 error, str(self.folder), f"{self.name} cannot be installed", "set EDGEKIT_TOOLS to a folder"
@@ -101,7 +114,7 @@ class Sidecar:
         """Delete the environment; whether there was one."""
         if not self.folder.exists():
             return False
-        (self.folder / _STAMP).unlink(missing_ok=True)
+        (self.folder / STAMP).unlink(missing_ok=True)
         shutil.rmtree(self.folder, ignore_errors=True)
         return True
 
@@ -116,7 +129,7 @@ class Sidecar:
         quiet = ["--quiet", "--disable-pip-version-check", "--no-input"]
         pinned = ["--require-hashes", "--no-deps", "--only-binary", ":all:", "-r", str(self.lock)]
         self._run([str(python), "-m", "pip", "install", *quiet, *pinned])
-        (self.folder / _STAMP).write_text(sha256_file(self.lock), encoding="utf-8")
+        (self.folder / STAMP).write_text(sha256_file(self.lock), encoding="utf-8")
         return python
 
     def _run(self, command: list[str]) -> None:
@@ -135,7 +148,7 @@ class Sidecar:
             raise ToolFailed(
                 f"{self.name} was not installed: {said[-1][:300] if said else 'nothing was said'}",
                 where=str(log),
-                remedy="it needs the venv module (Debian: python3-venv) and a package index",
+                remedy=self.needs,
                 code="install_failed",
             )
 

@@ -78,12 +78,12 @@ def sidecar_called(name: str) -> Sidecar:
 
 
 def _installed(sidecar: Sidecar) -> Tool:
-    python = sidecar.python()
+    place = sidecar.ready()
     return Tool(
         name=sidecar.name,
         title=sidecar.title,
         version=sidecar.version,
-        place=None if python is None else str(sidecar.folder),
+        place=None if place is None else str(sidecar.folder),
         get=f"edgekit tools install {sidecar.name} (about {sidecar.megabytes} MB)",
         installable=True,
     )
@@ -127,8 +127,8 @@ _PROBES = (
         look=_named_by("TFLM_ROOT", "tensorflow/lite/micro"),
     ),
     _Probe(
-        name="web",
-        title="Chromium, headless, for onnxruntime-web",
+        name="chromium",
+        title="Chromium, headless, in which onnxruntime-web runs",
         get="apt-get install chromium",
         look=_in_path(*CHROMIUM),
     ),
