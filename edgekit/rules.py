@@ -23,6 +23,8 @@ BIASES = ("int32", "float")
 RESCUES = ("float32", "int16")
 RESTS = ("float32", "float16")
 COMPRESSIONS = ("sparse", "palette", "int8", "int4")
+FUSED = ("none", "relu", "relu6", "relu_n1_to_1")
+PADDINGS = ("same", "valid")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +34,9 @@ class OpRule:
     `ops` are ONNX op types; one op may have several rules, each for other activation types.
     `activations` and `weights` are allowed types; `scale` and `zero_point` fix the output's
     quantization (softmax 1/256, −128); `same_scale`: output shares its input's; `merges_activation`:
-    a Relu or Clip that follows is part of the op, and only its result is quantized.
+    a Relu or Clip that follows is part of the op, and only its result is quantized. `power_of_two` holds for
+    weights too; `unsigned`: where zero points are 0, what is never negative is held in unsigned integers;
+    `weight_bits`: bits of a weight where they are fewer than its type has (0: all).
     """
 
     ops: tuple[str, ...]
@@ -46,16 +50,43 @@ class OpRule:
     zero_point: int | None = None
     same_scale: bool = False
     merges_activation: bool = False
+    unsigned: bool = False
+    weight_bits: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limit:
-    """An op the runtime does not take, or takes only so: `reason_code`, what it is, what to do."""
+    """An op the runtime does not take, or takes only so: `reason_code`, what it is, what to do.
+
+    `check` names the test that a target makes of each such node; without one the limit is only told.
+    """
 
     op: str
     reason_code: str
     detail: str
     remedy: str
+    check: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Allow:
+    """Operators of the runtime's file format (TFLite's names), and in which form it takes them.
+
+    One entry that fits is enough; a `Limit` of the same name says what is wrong with other forms. `types`:
+    of what is computed (constants of places and sizes do not count); `rank`: the most axes; `fused`:
+    activations that may be fused; `padding`: the kinds taken, empty for both; `unset`: options that must not
+    be set; `inputs`: how many there may be, 0 for any number; `weights_per_channel`: whether weights may have
+    a scale a channel.
+    """
+
+    ops: tuple[str, ...]
+    types: tuple[str, ...]
+    rank: int = 4
+    fused: tuple[str, ...] = ("none",)
+    padding: tuple[str, ...] = ()
+    unset: tuple[str, ...] = ()
+    inputs: int = 0
+    weights_per_channel: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +97,8 @@ class Rules:
     `rescue`: what a layer falls back to that int8 harms, the cheaper one on this runtime; `rest`: the
     type of what is not quantized; `compression`: forms of weights that it keeps compressed, so that they
     make the file smaller or the model faster; `operators`: those of its own file format that it has (TFLite's
-    names), empty where it has all that are written.
+    names), empty where it has all that are written; `allow`: the same, with the forms it takes them in;
+    `inputs_symmetric`: the model's inputs have zero point 0.
     """
 
     name: str
@@ -84,6 +116,8 @@ class Rules:
     rest: str = "float32"
     compression: tuple[str, ...] = ()
     operators: tuple[str, ...] = ()
+    allow: tuple[Allow, ...] = ()
+    inputs_symmetric: bool = False
 
     def rule(self, op: str, activation: str | None = None) -> OpRule | None:
         """The rule for ONNX op type `op` (with this activation type), or None when it stays in float."""
@@ -153,10 +187,12 @@ def build_rules(table: Table, *, name: str, digest: str) -> Rules:
         sources=table.texts("sources"),
         digest=digest,
         bias=table.text("bias", "int32", allowed=BIASES),
+        inputs_symmetric=table.flag("inputs_symmetric", False),
         rescue=table.text("rescue", "float32", allowed=RESCUES),
         rest=table.text("rest", "float32", allowed=RESTS),
         compression=table.texts("compression", allowed=COMPRESSIONS),
         operators=table.texts("operators"),
+        allow=table.tables("allow", _allow),
     )
 
 
@@ -173,6 +209,8 @@ def _op(table: Table) -> OpRule:
         zero_point=table.integer("zero_point", low=-(1 << 15)) if table.has("zero_point") else None,
         same_scale=table.flag("same_scale", False),
         merges_activation=table.flag("merges_activation", False),
+        unsigned=table.flag("unsigned", False),
+        weight_bits=table.integer("weight_bits", 0),
     )
 
 
@@ -182,4 +220,18 @@ def _limit(table: Table) -> Limit:
         reason_code=table.text("reason_code"),
         detail=table.text("detail"),
         remedy=table.text("remedy"),
+        check=table.text("check", ""),
+    )
+
+
+def _allow(table: Table) -> Allow:
+    return Allow(
+        ops=table.texts("ops"),
+        types=table.texts("types", allowed=(*TYPES, "int64", "bool")),
+        rank=table.integer("rank", 4, low=1),
+        fused=("none", *table.texts("fused", allowed=FUSED)),
+        padding=table.texts("padding", allowed=PADDINGS),
+        unset=table.texts("unset"),
+        inputs=table.integer("inputs", 0),
+        weights_per_channel=table.flag("weights_per_channel", True),
     )
