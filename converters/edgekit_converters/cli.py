@@ -49,6 +49,13 @@ from edgekit.cli.profiles import profiles_dir
     help="npz file or folder to compare on, with labels if there are.",
 )
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the package.")
+@click.option("--prune", is_flag=True, help="Also a variant with as many zeros as the verdict accepts.")
+@click.option("--cluster", is_flag=True, help="Also one with as few distinct weights as it accepts.")
+@click.option(
+    "--finetune",
+    metavar="FILE.PY:FUNCTION",
+    help="With --prune: your function that trains on what pruning left; its code is run.",
+)
 @click.option("--allow-breach", is_flag=True, help="Ship variants that fail their check, marked as breach.")
 @click.option(
     "--trust", is_flag=True, help="Load a pickle (scikit-learn): loading one runs whatever code is in it."

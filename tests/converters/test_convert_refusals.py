@@ -112,8 +112,15 @@ def test_a_corrupt_model_is_named_and_an_older_package_survives(
 def test_a_folder_that_is_no_package_is_never_replaced(model: Path, cache: Path, tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "a.jpg").write_bytes(b"dear")
-    edgekit("convert", model, *ONNX_HOST, "--out", tmp_path / "photos", cache=cache, check=(1,))
+    edgekit("convert", model, *ONNX_HOST, "--out", tmp_path / "photos", cache=cache, check=(2,))
     assert (tmp_path / "photos" / "a.jpg").read_bytes() == b"dear"
+
+
+def test_a_file_in_the_way_of_the_package_is_a_usage_error(model: Path, cache: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("dear")
+    done = edgekit("convert", model, *ONNX_HOST, "--out", tmp_path / "out", cache=cache, check=(2,))
+    assert "in the way" in done.err
+    assert (tmp_path / "out").read_text() == "dear"
 
 
 def test_a_contract_that_does_not_fit_is_named(model: Path, cache: Path, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from edgekit.errors import DataError, UsageError
 from edgekit.profile import load_profile
-from edgekit_converters.engine.deployment import deployed
+from edgekit_converters.engine.deployment import deployed, left_out
 from edgekit_converters.engine.plan import Plan, make_plan
 
 INSTALLED = ("coreml", "onnx", "tflite")
@@ -119,3 +119,60 @@ def test_an_ios_version_without_rules_is_named_with_the_nearest() -> None:
     with pytest.raises(UsageError, match="iOS19") as caught:
         deployed(load_profile("iphone-12"), "iOS19")
     assert caught.value.code == "unknown_deployment_target"
+
+
+def test_all_on_an_older_ios_says_what_it_leaves_out() -> None:
+    before = [load_profile("iphone-15")]
+    after = [deployed(before[0], "iOS15")]
+    (said,) = left_out(before, after, ["all"])
+    assert "int8" in said
+    assert "sparse75" in said
+    assert "iOS15" in said
+    assert not list(left_out(before, before, ["all"]))
+    assert not list(left_out(before, after, ["fp16"]))
+
+
+def test_a_precision_that_one_profile_has_not_is_left_out_aloud() -> None:
+    found = plan("rpi4", "x86-64-onnx", precisions=("fp16", "fp32"))
+    assert found.notes == ("x86-64-onnx has no fp16 on onnx: left out",)
+
+
+def test_compressed_variants_come_besides_the_precisions_where_the_rules_know_a_gain() -> None:
+    found = make_plan(
+        [load_profile(name) for name in ("iphone-15", "iphone-12", "rpi4")],
+        targets=(),
+        precisions=("fp32",),
+        installed=INSTALLED,
+        has_calibration=True,
+        compressions=("pruned",),
+    )
+    assert ids(found) == [
+        "iphone-15-coreml-fp32",
+        "iphone-15-coreml-pruned",
+        "iphone-12-coreml-fp32",
+        "rpi4-tflite-fp32",
+    ]
+    assert {item.id: item.reason_code for item in found.refused} == {
+        "iphone-12-coreml-pruned": "no_gain",
+        "rpi4-tflite-pruned": "no_gain",
+    }
+
+
+def test_pruning_without_calibration_data_is_refused() -> None:
+    found = make_plan(
+        [load_profile("iphone-15")],
+        targets=(),
+        precisions=(),
+        installed=INSTALLED,
+        has_calibration=False,
+        compressions=("pruned", "clustered"),
+    )
+    assert [(item.id, item.reason_code) for item in found.refused] == [
+        ("iphone-15-coreml-pruned", "needs_calibration")
+    ]
+
+
+def test_pruned_is_asked_for_by_its_option() -> None:
+    with pytest.raises(UsageError) as caught:
+        plan("iphone-15", precisions=("pruned",))
+    assert caught.value.remedy == "give --prune"

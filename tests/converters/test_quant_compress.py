@@ -15,7 +15,7 @@ from edgekit_converters.errors import Refusal
 from edgekit_converters.quantize import analysis
 from edgekit_converters.quantize.cluster import BITS, cluster, palettized
 from edgekit_converters.quantize.emulate import emulate
-from edgekit_converters.quantize.graphs import constant
+from edgekit_converters.quantize.graphs import clone, constant
 from edgekit_converters.quantize.levels import strongest
 from edgekit_converters.quantize.prune import SHARES, mask, prune
 from tests.converters.graphs import GraphBuilder
@@ -106,18 +106,41 @@ def test_mean_and_spread_are_estimated_again_after_pruning() -> None:
     np.testing.assert_allclose(found.std(axis=(0, 2, 3)), expected.std(axis=(0, 2, 3)), rtol=0.1)
 
 
-def test_a_finetuning_hook_cannot_bring_pruned_weights_back() -> None:
+def test_what_training_saves_may_be_pruned_further_in_few_trainings() -> None:
+    """A training that undoes all harm: as many zeros as there are levels, after at most five calls."""
     model = canonical(build)
+    good, calls = verdict(model, 20.0), []
+    plain = prune(model, samples(), good, RULES)
 
-    def finetune(weights: dict[str, Any], masks: Mapping[str, Any]) -> dict[str, Any]:
-        assert weights.keys() == masks.keys()
-        return {name: value + 0.001 for name, value in weights.items()}
+    def tune(candidate: ir.Model, masks: Mapping[str, Any]) -> ir.Model:
+        weights = {
+            str(node.inputs[1].name) for node in candidate.graph if node.op_type == "Conv" and node.inputs[1]
+        }
+        assert masks.keys() <= weights
+        calls.append(candidate)
+        return model
 
-    found = prune(model, samples(), verdict(model, 12.0), RULES, finetune=finetune)
-    for node in found.model.graph:
-        share = found.shares.get(str(node.outputs[0].name), 0.0)
-        if share:
-            assert np.mean(constant(node.inputs[1]) == 0) >= share - 0.01
+    found = prune(model, samples(), good, RULES, tune=tune)
+    assert found.tuned
+    assert found.model is model
+    assert len(calls) <= 5
+    assert all(found.shares[layer] > share for layer, share in plain.shares.items() if share < SHARES[-1])
+
+
+def test_a_training_that_harms_leaves_what_was_found_without_it() -> None:
+    model = canonical(build)
+    good = verdict(model, 20.0)
+    plain = prune(model, samples(), good, RULES)
+    found = prune(model, samples(), good, RULES, tune=lambda candidate, _: prune_all(candidate))
+    assert not found.tuned
+    assert found.shares == plain.shares
+
+
+def prune_all(model: ir.Model) -> ir.Model:
+    copy = clone(model)
+    for value in copy.graph.initializers.values():
+        value.const_value = ir.Tensor(np.zeros_like(constant(value)))
+    return copy
 
 
 def test_a_model_that_bears_nothing_is_refused() -> None:

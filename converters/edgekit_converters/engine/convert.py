@@ -7,14 +7,15 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
-from edgekit.errors import EdgekitError
+from edgekit.errors import EdgekitError, UsageError
 from edgekit.package import Refusal
 from edgekit.profile import load_profile
 from edgekit_converters.engine.assemble import write_package
 from edgekit_converters.engine.cache import Cache
-from edgekit_converters.engine.deployment import deployed
+from edgekit_converters.engine.deployment import deployed, left_out
 from edgekit_converters.engine.plan import CALIBRATED, Plan, Wanted, make_plan
 from edgekit_converters.engine.pool import Pool
 from edgekit_converters.engine.prepare import Context, Prepared, prepare, read_contract, with_ranges
@@ -49,6 +50,7 @@ def convert(request: Request, progress: Progress | None = None, pool: Pool | Non
     chosen = [load_profile(name) for name in dict.fromkeys(request.profiles)]
     profiles = [deployed(item, request.deployment_target) for item in chosen]
     _check_out(request.out)
+    _check_finetune(request)
     source = recognise(request.source, trust=request.trust)
     contract = read_contract(request)
     plan = make_plan(
@@ -57,7 +59,9 @@ def convert(request: Request, progress: Progress | None = None, pool: Pool | Non
         precisions=request.precisions,
         installed=known_targets(),
         has_calibration=bool(request.calibration or contract.data.calibration) or source.kind == "tflite",
+        compressions=[name for name, on in (("pruned", request.prune), ("clustered", request.cluster)) if on],
     )
+    plan = replace(plan, notes=(*left_out(chosen, profiles, request.precisions), *plan.notes))
     try:
         with tempfile.TemporaryDirectory(prefix="edgekit-") as work:
             with nullcontext(pool) if pool is not None else Pool(request.limits) as workers:
@@ -79,17 +83,30 @@ def convert(request: Request, progress: Progress | None = None, pool: Pool | Non
         ) from error
 
 
+def _check_finetune(request: Request) -> None:
+    """A finetuning function that is given is there, and there is something for it to do."""
+    if request.finetune is None:
+        return
+    from edgekit_converters.quantize.finetune import split
+
+    if not request.prune:
+        raise UsageError("there is nothing to finetune", where="--finetune", remedy="give --prune with it")
+    split(request.finetune)
+
+
 def _check_out(out: Path) -> None:
     """An existing folder may only be replaced when it is a package."""
     if out.is_dir() and any(out.iterdir()) and not (out / "package.json").is_file():
-        raise EdgekitError(
+        raise UsageError(
             "the folder is not empty and holds no package",
             where=str(out),
             remedy="give a new folder to --out",
             code="out_not_empty",
         )
     if out.exists() and not out.is_dir():
-        raise EdgekitError("a file is in the way", where=str(out), remedy="give a new folder to --out")
+        raise UsageError(
+            "a file is in the way", where=str(out), remedy="give a new folder to --out", code="out_not_empty"
+        )
 
 
 def _outcomes(context: Context, prepared: Prepared, plan: Plan) -> Mapping[str, Outcome]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from edgekit.errors import UsageError
@@ -32,6 +33,18 @@ def deployed(profile: Profile, name: str | None) -> Profile:
             f"unknown deployment target {name!r}", remedy=advice, code="unknown_deployment_target"
         )
     return replace(profile, targets=tuple(_deployed(item, name) for item in profile.targets))
+
+
+def left_out(before: Sequence[Profile], after: Sequence[Profile], precisions: Sequence[str]) -> Iterator[str]:
+    """What ``--precision all`` leaves out because an older iOS has it not, in sentences."""
+    if "all" not in precisions:
+        return
+    for old, new in zip(before, after, strict=True):
+        for had, has in zip(old.targets, new.targets, strict=True):
+            gone = [item for item in had.precisions if item not in has.precisions]
+            if gone:
+                where = has.options.get("deployment_target", has.rules)
+                yield f"{old.name}: {where} has no {', '.join(gone)}: left out of all"
 
 
 def _deployed(target: ProfileTarget, name: str) -> ProfileTarget:

@@ -1,8 +1,8 @@
-"""What is to be built: a pure function of profiles and of what was asked for."""
+"""What is to be built: a function of profiles, their rules, and of what was asked for."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +10,7 @@ from edgekit.digest import digest_of
 from edgekit.errors import DataError, UsageError
 from edgekit.package import Refusal
 from edgekit.profile import PRECISIONS, Profile, ProfileTarget
+from edgekit.rules import load_rules
 from edgekit.tomlfile import did_you_mean
 
 
@@ -37,10 +38,11 @@ class Wanted:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Variants in the package's order, and what cannot even be tried."""
+    """Variants in the package's order, what cannot even be tried, and sentences about what was left out."""
 
     wanted: tuple[Wanted, ...]
     refused: tuple[Refusal, ...]
+    notes: tuple[str, ...] = ()
 
 
 def make_plan(
@@ -50,6 +52,7 @@ def make_plan(
     precisions: Sequence[str],
     installed: Sequence[str],
     has_calibration: bool,
+    compressions: Sequence[str] = (),
 ) -> Plan:
     """Decide what to build.
 
@@ -60,6 +63,8 @@ def make_plan(
             then what has no target is for the others. Empty means each target's defaults.
         installed: targets that exist here.
         has_calibration: whether static int8 can be built.
+        compressions: ``pruned`` and ``clustered``, besides the precisions; a target whose rules say that
+            its runtime gains nothing from it gets a refusal.
 
     Raises:
         UsageError: an unknown target or precision, or a profile that has none of the targets.
@@ -78,7 +83,10 @@ def make_plan(
     refused: list[Refusal] = []
     built = set()
     for profile in profiles:
-        for item, reason in _of_profile(profile, targets, precisions):
+        for item, reason in (
+            *_of_profile(profile, targets, precisions),
+            *_searched(profile, targets, compressions),
+        ):
             built.add(item.target)
             problem = reason or _obstacle(item, installed, has_calibration)
             if problem is None:
@@ -87,11 +95,14 @@ def make_plan(
                 code, detail, remedy = problem
                 refused.append(Refusal(id=item.id, reason_code=code, detail=detail, remedy=remedy))
     _check_met(precisions, built)
-    return Plan(wanted=tuple(wanted), refused=tuple(refused))
+    notes = tuple(note for profile in profiles for note in _left_out(profile, targets, precisions))
+    return Plan(wanted=tuple(wanted), refused=tuple(refused), notes=notes)
 
 
 CALIBRATED = ("int8", "int16x8")
 """Precisions whose activations are quantized by the stored calibration."""
+FORMS = {"pruned": "sparse", "clustered": "palette"}
+"""Variants whose weights are compressed as far as the verdict accepts → what the rules call the form."""
 _Problem = tuple[str, str, str]
 
 
@@ -102,10 +113,11 @@ def _obstacle(item: Wanted, installed: Sequence[str], has_calibration: bool) -> 
             f"no target {item.target!r} is installed here",
             f"installed: {', '.join(installed)}",
         )
-    if item.precision in CALIBRATED and not has_calibration:
+    if item.precision in (*CALIBRATED, "pruned") and not has_calibration:
+        kind = "static " if item.precision in CALIBRATED else ""
         return (
             "needs_calibration",
-            f"static {item.precision} is not built without calibration data",
+            f"{kind}{item.precision} is not built without calibration data",
             "give --calibration FILE.npz with 100 or more real samples",
         )
     return None
@@ -114,7 +126,7 @@ def _obstacle(item: Wanted, installed: Sequence[str], has_calibration: bool) -> 
 def _of_profile(
     profile: Profile, targets: Sequence[str], precisions: Sequence[str]
 ) -> list[tuple[Wanted, _Problem | None]]:
-    chosen = [item for item in profile.targets if item.name in targets] if targets else _usual(profile)
+    chosen = _chosen(profile, targets)
     found: list[tuple[Wanted, _Problem | None]] = [
         (_wanted(profile, target, precision), None)
         for target in chosen
@@ -129,6 +141,34 @@ def _of_profile(
         f"it takes {', '.join(chosen[0].precisions)}",
     )
     return [(_wanted(profile, chosen[0], precision), problem) for precision in asked]
+
+
+def _searched(
+    profile: Profile, targets: Sequence[str], compressions: Sequence[str]
+) -> Iterator[tuple[Wanted, _Problem | None]]:
+    """The compressed variants asked for, refused where the rules know no gain from them."""
+    for target in _chosen(profile, targets) if compressions else ():
+        known = load_rules(target.rules).compression if target.rules else ()
+        for precision in compressions:
+            form = FORMS[precision]
+            problem = None
+            if form not in known:
+                name = target.rules or target.name
+                problem = (
+                    "no_gain",
+                    f"{name} gains neither size nor speed from {form} weights: its runtime unpacks them",
+                    f"forms it keeps compressed: {', '.join(known) or 'none'}",
+                )
+            yield _wanted(profile, target, precision), problem
+
+
+def _left_out(profile: Profile, targets: Sequence[str], precisions: Sequence[str]) -> Iterator[str]:
+    """What was asked for and a target of the profile does not have, where it has others of it."""
+    for target in _chosen(profile, targets):
+        asked = [item for item in _asked(target, precisions) if item != "all"]
+        missing = [item for item in asked if item not in target.precisions]
+        if missing and len(missing) < len(asked):
+            yield f"{profile.name} has no {', '.join(missing)} on {target.name}: left out"
 
 
 def _of(word: str) -> tuple[str, str]:
@@ -152,6 +192,10 @@ def _asked(target: ProfileTarget, words: Sequence[str]) -> list[str]:
     pairs = [_of(word) for word in words]
     named = [precision for name, precision in pairs if name == target.name]
     return named or [precision for name, precision in pairs if not name]
+
+
+def _chosen(profile: Profile, targets: Sequence[str]) -> list[ProfileTarget]:
+    return [item for item in profile.targets if item.name in targets] if targets else _usual(profile)
 
 
 def _usual(profile: Profile) -> list[ProfileTarget]:
@@ -180,6 +224,11 @@ def _wanted(profile: Profile, target: ProfileTarget, precision: str) -> Wanted:
 
 def _check_words(profiles: Sequence[Profile], targets: Sequence[str], precisions: Sequence[str]) -> None:
     for _, precision in map(_of, precisions):
+        if precision in FORMS:
+            option = "--prune" if precision == "pruned" else "--cluster"
+            raise UsageError(
+                f"{precision!r} is no precision of its own", remedy=f"give {option}", code="unknown_precision"
+            )
         if precision not in (*PRECISIONS, "all"):
             advice = did_you_mean(precision, (*PRECISIONS, "all"))
             raise UsageError(f"unknown precision {precision!r}", remedy=advice, code="unknown_precision")

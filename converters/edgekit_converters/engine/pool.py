@@ -40,7 +40,7 @@ class Limits:
 class Pool:
     """Workers by kind. Threads may call `run` at the same time; `close` ends every process."""
 
-    SIZE = {"tensorflow": 1, "torch": 1, "coremltools": 1, "plain": 2}  # noqa: RUF012  # never changed
+    SIZE = {"tensorflow": 1, "torch": 1, "coremltools": 1, "user": 1, "plain": 2}  # noqa: RUF012  # never changed
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits

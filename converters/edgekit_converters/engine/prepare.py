@@ -18,6 +18,7 @@ from edgekit_converters.data import Dataset, calibration_warnings, check_labels,
 from edgekit_converters.engine.cache import Cache
 from edgekit_converters.engine.pool import Pool
 from edgekit_converters.engine.request import Progress, Request
+from edgekit_converters.engine.yardstick import Yardstick
 from edgekit_converters.errors import ToolFailed
 from edgekit_converters.npz import load_arrays, save_arrays
 from edgekit_converters.resolve import LabelFacts, Resolved, resolve, with_labels
@@ -61,6 +62,17 @@ class Prepared:
     data: Path
     hub: Hub
     warnings: tuple[str, ...]
+
+    @property
+    def yardstick(self) -> Yardstick:
+        """What variants are judged by."""
+        return Yardstick(
+            resolved=self.resolved,
+            samples=self.samples,
+            origin=self.origin,
+            reference=self.reference,
+            warnings=self.warnings,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

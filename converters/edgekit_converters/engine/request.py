@@ -15,7 +15,8 @@ from edgekit_converters.engine.pool import Limits
 class Request:
     """One call of ``edgekit convert``. `cache` is the stage cache's folder; `trust` lets a pickle run.
 
-    `deployment_target` is an iOS version other than the profiles'.
+    `deployment_target` is an iOS version other than the profiles'; `prune` and `cluster` ask for the variants
+    ``pruned`` and ``clustered`` besides, `finetune` is ``file.py:function`` for the first.
     """
 
     source: Path
@@ -28,6 +29,9 @@ class Request:
     contract: Path | None = None
     calibration: Path | None = None
     validation: Path | None = None
+    prune: bool = False
+    cluster: bool = False
+    finetune: str | None = None
     allow_breach: bool = False
     trust: bool = False
     seed: int = 0

@@ -125,6 +125,13 @@ def execute(target: str, folder: str, artifact: Json, data: str, out: str, runti
     }
 
 
+def compress(**arguments: Any) -> Json:
+    """`engine.compress.searched`."""
+    from edgekit_converters.engine.compress import searched
+
+    return searched(**arguments)
+
+
 TASKS: dict[str, Callable[..., Any]] = {
     "describe": describe,
     "export": export,
@@ -134,4 +141,5 @@ TASKS: dict[str, Callable[..., Any]] = {
     "calibrate": calibrate,
     "build": build,
     "execute": execute,
+    "compress": compress,
 }

@@ -8,20 +8,21 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from edgekit.digest import digest_of
+from edgekit.digest import digest_of, sha256_file
 from edgekit.errors import EdgekitError
+from edgekit_converters.engine.compress import FORMS, compressed
 from edgekit_converters.engine.plan import CALIBRATED, Wanted
 from edgekit_converters.engine.prepare import Context, Prepared, calibration_file
 from edgekit_converters.npz import load_arrays
 from edgekit_converters.targets import load_target, routes_of
 from edgekit_converters.targets.routes import Route
 from edgekit_converters.tools import tool_versions
-from edgekit_converters.values import EXACT, Built, Job
-from edgekit_converters.verify.compare import OutputError, output_error
+from edgekit_converters.values import Built, Job
+from edgekit_converters.verify.compare import OutputError
 from edgekit_converters.verify.evidence import evidence
 from edgekit_converters.verify.probes import Probes, make_probes
-from edgekit_converters.verify.tasks import FIGURES, Judged, figures_of, judged
-from edgekit_converters.verify.verdict import Verdict, judge
+from edgekit_converters.verify.tasks import Judged
+from edgekit_converters.verify.verdict import Verdict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,11 +135,16 @@ def _build(
     context: Context, prepared: Prepared, wanted: Wanted, ranges: Path | None, route: Route
 ) -> tuple[str, Path, Built]:
     calibrated = wanted.precision in CALIBRATED
+    hub: Path | None = prepared.hub.path
+    done: Mapping[str, Any] = {}
+    if wanted.precision in FORMS:
+        context.progress.step(wanted.id, "searching")
+        hub, done = compressed(context, prepared, wanted.precision, wanted.rules)
     job = Job(
         target=wanted.target,
         precision=wanted.precision,
         source=prepared.source,
-        hub=str(prepared.hub.path or ""),
+        hub=str(hub or ""),
         inputs=prepared.resolved.inputs,
         outputs=prepared.resolved.outputs,
         options={**wanted.options, **({"route": route.name} if route.name else {})},
@@ -154,7 +160,7 @@ def _build(
 
     paths = {
         "source": prepared.source.digest,
-        "hub": prepared.hub.digest,
+        "hub": sha256_file(hub) if hub else "",
         "calibration": None,
         "ranges": None,
     }
@@ -164,7 +170,10 @@ def _build(
         "tools": dict(tool_versions()),
     }
     stage = context.cache.stage("build", key, run)
-    return stage.key, stage.folder, Built.from_dict(stage.value)
+    built = Built.from_dict(stage.value)
+    if done:
+        built = replace(built, facts={**built.facts, "compression": done})
+    return stage.key, stage.folder, built
 
 
 def _ports(prepared: Prepared, wanted: Wanted) -> Mapping[str, Any]:
@@ -210,66 +219,20 @@ def _execute(
 def _judged(prepared: Prepared, wanted: Wanted, checked: Checked, arrays: Mapping[str, Any]) -> Checked:
     classifier, activation = prepared.resolved.classifier, prepared.resolved.activation
     outputs = {port.name: arrays[port.name] for port in checked.built.outputs}
-    try:
-        errors = {
-            name: output_error(
-                prepared.reference[name], value, activation=activation if name == classifier else None
-            )
-            for name, value in outputs.items()
-        }
-    except ValueError as error:
-        raise EdgekitError(f"an output has another {error}", code="outputs_differ") from error
-    figures = _figures(prepared, outputs)
-    # A source that computes with integers is met by other integer kernels, or by floats, within its steps.
-    steps = prepared.resolved.signature.tolerance > EXACT
-    precision = "int8" if steps else wanted.precision
-    verdict = judge(
-        precision=precision,
-        errors=errors,
-        figures=figures,
-        origin=prepared.origin,
-        n=prepared.samples.n,
-        doubts=prepared.warnings,
-    )
+    judge = prepared.yardstick
+    errors, figures = judge.errors(outputs), judge.figures(outputs)
+    verdict = judge.verdict(wanted.precision, errors, figures)
     probes = make_probes(
         inputs=prepared.samples.inputs,
         outputs=outputs,
         spreads={name: arrays[f"spread:{name}"] for name in outputs},
         ports=checked.built.outputs,
-        precision=precision,
+        precision=judge.precision(wanted.precision),
         classifier=classifier,
         activation=activation,
     )
-    shown = evidence(prepared.resolved.judged, prepared.reference, outputs, _validation_labels(prepared))
+    shown = evidence(prepared.resolved.judged, prepared.reference, outputs, judge.labels)
     return replace(checked, verdict=verdict, probes=probes, figures=figures, errors=errors, evidence=shown)
-
-
-def _figures(prepared: Prepared, outputs: Mapping[str, Any]) -> tuple[Judged, ...]:
-    """Paired quality on labelled validation data. The contract's metrics decide, else the task's first."""
-    spec, samples = prepared.resolved.judged, prepared.samples
-    labels = _validation_labels(prepared)
-    if spec is None or labels is None:
-        return ()
-    found = figures_of(spec, prepared.reference, samples.inputs, labels, f"{samples.where}: labels")
-    tolerances = prepared.resolved.tolerances
-    named = [item.name for item in found if item.name in tolerances]
-    decisive = named or list(FIGURES.get(spec.task or "", ())[:1])
-    return tuple(
-        judged(
-            item,
-            prepared.reference,
-            outputs,
-            samples.slices,
-            tolerances.get(item.name),
-            decides=item.name in decisive,
-        )
-        for item in found
-    )
-
-
-def _validation_labels(prepared: Prepared) -> Any:
-    """The labels that judge, or None: those of calibration data do not."""
-    return prepared.samples.labels if prepared.origin == "validation" else None
 
 
 def artifact_json(checked: Checked) -> str:

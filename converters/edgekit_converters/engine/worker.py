@@ -27,8 +27,10 @@ _BLOCKED = {
     "plain": ("tensorflow", "torch", "coremltools", "keras"),
     "tensorflow": ("torch", "coremltools"),
     "torch": ("tensorflow", "coremltools", "keras"),
+    "user": (),
 }
-"""What a kind of worker must never import: coremltools imports every framework that it finds."""
+"""What a kind of worker must never import: coremltools imports every framework that it finds.
+The user's own code (``user``) has all there is."""
 
 
 _EXTRAS = {

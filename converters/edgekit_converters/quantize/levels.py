@@ -10,13 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 Choice = Mapping[str, int]
+ALONE = 24
+"""Layers looked at one by one, the largest; the others keep what all bear together."""
 
 
 def strongest(layers: Sequence[str], count: int, accepted: Callable[[Choice], bool]) -> dict[str, int]:
     """Level by layer, 0 (nothing is done) to `count` - 1; `layers` come largest first."""
     together = _largest(0, count - 1, lambda level: accepted(dict.fromkeys(layers, level)))
     choice = dict.fromkeys(layers, together)
-    for layer in layers:
+    for layer in layers[:ALONE]:
         start = choice[layer]
 
         def bears(level: int, layer: str = layer) -> bool:
@@ -24,6 +26,16 @@ def strongest(layers: Sequence[str], count: int, accepted: Callable[[Choice], bo
 
         choice[layer] = _largest(start, count - 1, bears)
     return choice
+
+
+def further(choice: Choice, count: int, accepted: Callable[[Choice], bool]) -> dict[str, int]:
+    """`choice` with every layer as many levels stronger as is accepted (at most the last level)."""
+
+    def raised(steps: int) -> dict[str, int]:
+        return {layer: min(level + steps, count - 1) for layer, level in choice.items()}
+
+    room = count - 1 - min(choice.values(), default=count - 1)
+    return raised(_largest(0, room, lambda steps: accepted(raised(steps))))
 
 
 def _largest(low: int, high: int, accepted: Callable[[int], bool]) -> int:

@@ -2,7 +2,8 @@
 
 The weights of least magnitude in a layer become zero; then scale and bias of each output channel are
 estimated anew, so that its mean and spread on the calibration samples are what they were (what a batch
-normalisation would learn, which by now lies in weights and bias). A hook may train the rest on.
+normalisation would learn, which by now lies in weights and bias). A hook (`quantize.finetune`) may train
+the rest on: it is asked once the search has ended, how many more zeros all layers bear when it trains them.
 The float graph is pruned, before any quantization; whether zeros are worth anything is the rules' say.
 """
 
@@ -23,19 +24,22 @@ from edgekit_converters.quantize.roles import WEIGHTED, array, roles
 from edgekit_converters.quantize.running import runs
 
 SHARES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-_SMALLEST = 256
+_SMALLEST = 512
 _FEW = 32
-Weights = dict[str, Any]
-Finetune = Callable[[Weights, Mapping[str, Any]], Weights]
-"""Takes weights and masks (True where a weight stays) by layer, gives trained weights by layer."""
+Tune = Callable[[ir.Model, Mapping[str, Any]], ir.Model]
+"""Takes a pruned model and masks (True where a weight stays) by the weight's name, gives it trained."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pruned:
-    """The pruned model and the share of zeros by layer (named by its first output)."""
+    """The pruned model and the share of zeros by layer (named by its first output).
+
+    `tuned` says whether the finetuning function trained it.
+    """
 
     model: ir.Model
     shares: Mapping[str, float]
+    tuned: bool = False
 
 
 def prune(
@@ -44,9 +48,11 @@ def prune(
     accepted: Callable[[ir.Model], bool],
     rules: Rules,
     *,
-    finetune: Finetune | None = None,
+    tune: Tune | None = None,
 ) -> Pruned:
     """Search the largest shares; `inputs` are calibration samples, `accepted` the verdict on a candidate.
+
+    `tune` is called at most five times.
 
     Raises:
         Refusal: the runtime gains nothing from zeros, or no layer bears any.
@@ -59,17 +65,33 @@ def prune(
     wanted = _spreads(base, few, layers)
 
     def candidate(choice: Mapping[str, int]) -> ir.Model:
-        shares = {name: SHARES[level] for name, level in choice.items()}
-        return _with_zeros(base, few, shares, wanted, finetune)
+        return _with_zeros(base, few, {name: SHARES[level] for name, level in choice.items()}, wanted)
 
     choice = levels.strongest(layers, len(SHARES), lambda choice: accepted(candidate(choice)))
+    trained: dict[tuple[int, ...], ir.Model] = {}
+    if tune is not None:
+
+        def after_training(choice: Mapping[str, int]) -> bool:
+            model = candidate(choice)
+            trained[tuple(choice.values())] = found = tune(model, masks(model, choice))
+            return accepted(found)
+
+        choice = levels.further(choice, len(SHARES), after_training)
     if not any(choice.values()):
         raise Refusal(
             "no layer bears a tenth of zeros within the tolerance",
-            remedy="give --finetune a function that trains the remaining weights",
+            remedy="give --finetune file.py:function, which trains the remaining weights",
             code="nothing_pruned",
         )
-    return Pruned(model=candidate(choice), shares={name: SHARES[level] for name, level in choice.items()})
+    shares = {name: SHARES[level] for name, level in choice.items()}
+    found = trained.get(tuple(choice.values()))
+    return Pruned(model=found or candidate(choice), shares=shares, tuned=found is not None)
+
+
+def masks(model: ir.Model, layers: Mapping[str, Any]) -> dict[str, Any]:
+    """By name of each layer's weight in `model`: True where it is no zero."""
+    nodes = [node for node in model.graph if str(node.outputs[0].name) in layers]
+    return {str(node.inputs[1].name): constant(node.inputs[1]) != 0 for node in nodes if node.inputs[1]}
 
 
 def require_gain(rules: Rules, form: str) -> None:
@@ -114,16 +136,12 @@ def _with_zeros(
     inputs: Mapping[str, Any],
     shares: Mapping[str, float],
     wanted: Mapping[str, Any],
-    finetune: Finetune | None,
 ) -> ir.Model:
     copy = clone(base)
     nodes = {str(node.outputs[0].name): node for node in copy.graph if str(node.outputs[0].name) in shares}
-    masks = {name: mask(constant(node.inputs[1]), shares[name]) for name, node in nodes.items()}
-    weights = {name: constant(node.inputs[1]) * masks[name] for name, node in nodes.items()}
-    if finetune is not None:
-        weights = finetune(weights, masks)
     for name, node in nodes.items():
-        data = (np.asarray(weights[name]) * masks[name]).astype(np.float32)
+        weight = constant(node.inputs[1])
+        data = (weight * mask(weight, shares[name])).astype(np.float32)
         node.replace_input_with(1, store(copy.graph, f"{name}_pruned", data))
     remove_unused(copy.graph)
     for name in nodes:  # in the graph's order: what a layer reads is right by then

@@ -19,18 +19,22 @@ def write_report(
 ) -> Mapping[str, Any]:
     """Write both forms into `folder`; gives the JSON form."""
     folder.mkdir()
-    notes = [f"calibration data: {code.replace('_', ' ')}" for code in facts["warnings"]]
+    notes = [*facts["notes"], *(f"calibration data: {_words(code)}" for code in facts["warnings"])]
     report = {
         "package": manifest.digest,
         "ref": manifest.ref,
         "manifest": manifest.to_dict(),
         "measurements": measurements,
-        "notes": [*notes, *slower_than_float(manifest, measurements)],
         **facts,
+        "notes": [*notes, *slower_than_float(manifest, measurements)],
     }
     (folder / "report.json").write_bytes(canonical_json(report))
     (folder / "index.html").write_text(_page(manifest, report), encoding="utf-8")
     return report
+
+
+def _words(code: str) -> str:
+    return code.replace("_", " ")
 
 
 def slower_than_float(manifest: Manifest, measurements: Mapping[str, Any]) -> list[str]:

@@ -6,7 +6,8 @@ is *emulated*, never *executed*. The batch is one, as a phone uses it, unless th
 
 Precisions: ``fp32``, ``fp16``; ``int8`` has int8 weights and activations (from the one calibration, iOS 17);
 the others compress the weights alone and compute in float16: ``w8`` int8 per channel, ``int4`` per block
-(iOS 18), ``palettized1`` to ``palettized8``, ``sparse50`` and ``sparse75`` (iOS 16).
+(iOS 18), ``palettized1`` to ``palettized8``, ``sparse50`` and ``sparse75`` (iOS 16); ``pruned`` and
+``clustered`` store the zeros and the few distinct values that the engine's search put into the hub's weights.
 """
 
 from __future__ import annotations
@@ -26,7 +27,10 @@ class CoremlTarget:
     """See the module."""
 
     name = "coreml"
-    precisions = ("fp16", "fp32", "int8", "w8", "int4", *_PALETTES, "sparse50", "sparse75")
+    precisions = (
+        *("fp16", "fp32", "int8", "w8", "int4", *_PALETTES, "sparse50", "sparse75"),
+        *("pruned", "clustered"),
+    )
     worker = "coremltools"
     method = "emulated"
     runtime = "coreml"

@@ -24,16 +24,19 @@ Array = NDArray[Any]
 
 THRESHOLD = 512
 _BLOCK = 32
+_BITS = (1, 2, 3, 4, 6, 8)
 _GROUP = 16
 _ENOUGH = 0.95
 """The most that may be left of the weights' bytes."""
+_WORTH = 0.1
+"""The least share of zeros for which a weight is stored sparse: one bit of sixteen says where they are."""
 
 
 class Scheme(NamedTuple):
-    """The pass, its configuration for an iOS version, and the first version that has it."""
+    """The pass, its configuration for an iOS version (None: one for each weight), the first that has it."""
 
     name: str
-    config: Callable[[int], Any]
+    config: Callable[[int], Any] | None
     since: int
 
 
@@ -70,14 +73,45 @@ def _sparse(share: float) -> Callable[[int], Any]:
     return lambda target: cto.OpMagnitudePrunerConfig(target_sparsity=share, weight_threshold=THRESHOLD)
 
 
+def _zeros(_: int) -> Any:
+    """The zeros that are there, where they are more than the list of their places takes."""
+    return cto.OpThresholdPrunerConfig(
+        threshold=0.0, minimum_sparsity_percentile=_WORTH, weight_threshold=THRESHOLD
+    )
+
+
+def _few_valued(program: Any, target: int) -> dict[str, Any]:
+    """A palette for every op whose weight has few enough distinct values, of the smallest size that there is.
+
+    coremltools' own mode for this takes eight values too, which iOS before 18 does not.
+    """
+    found = {}
+    for op in program.functions["main"].operations:
+        value = getattr(op.outputs[0], "val", None) if op.op_type == "const" else None
+        if not isinstance(value, np.ndarray) or value.size < THRESHOLD or value.dtype.kind != "f":
+            continue
+        count = len(np.unique(value))
+        sizes = [1 << bits for bits in _BITS if bits != 3 or target >= _SINCE_18["palettized3"]]
+        size = next((size for size in sizes if size >= count), None)
+        if size is None:
+            continue
+        for reader in op.outputs[0].child_ops:
+            found[reader.name] = cto.OpPalettizerConfig(
+                mode="custom", lut_function=partial(_clustered, size), weight_threshold=THRESHOLD
+            )
+    return found
+
+
 SCHEMES: dict[str, Scheme] = {
     "w8": Scheme("linear_quantize_weights", _linear(dtype="int8", granularity="per_channel"), 16),
     "int4": Scheme(
         "linear_quantize_weights", _linear(dtype="int4", granularity="per_block", block_size=_BLOCK), 18
     ),
-    **{f"palettized{bits}": Scheme("palettize_weights", _palette(bits), 16) for bits in (1, 2, 3, 4, 6, 8)},
+    **{f"palettized{bits}": Scheme("palettize_weights", _palette(bits), 16) for bits in _BITS},
     "sparse50": Scheme("prune_weights", _sparse(0.5), 16),
     "sparse75": Scheme("prune_weights", _sparse(0.75), 16),
+    "pruned": Scheme("prune_weights", _zeros, 16),
+    "clustered": Scheme("palettize_weights", None, 16),
 }
 """Precision → how it compresses; the computation is in float16."""
 _SINCE_18 = {"palettized3": 18}
@@ -99,7 +133,10 @@ def compress(program: Any, precision: str, target: int) -> dict[str, Any]:
         )
     before = weight_bytes(program)
     runner = PASS_REGISTRY[f"compression::{scheme.name}"]
-    config = cto.OptimizationConfig(global_config=scheme.config(target))
+    if scheme.config is None:
+        config = cto.OptimizationConfig(op_name_configs=_few_valued(program, target))
+    else:
+        config = cto.OptimizationConfig(global_config=scheme.config(target))
     runner.set_options([PassOption("config", config), PassOption("joint_compression", False)])
     runner(program)
     PASS_REGISTRY["common::dead_code_elimination"](program)
