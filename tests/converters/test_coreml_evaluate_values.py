@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edgekit_converters.targets.coreml.evaluate.half import rounded
 from edgekit_converters.targets.coreml.evaluate.kernels import KERNELS
 from tests.converters.graphs import Array
 from tests.converters.mil_packages import coremltools, drawn, quiet
@@ -174,3 +175,18 @@ def test_every_op_of_the_reference_has_a_kernel_or_a_reason(mb: Any) -> None:
     refused = {"conv_quantized", "read_state"}
     random = {name for name in SSAOpRegistry.core_ops if name.startswith("random_")}
     assert set(SSAOpRegistry.core_ops) - set(KERNELS) == control | refused | random
+
+
+def test_halves_are_rounded_as_the_processor_rounds_them() -> None:
+    every = np.arange(1 << 16, dtype=np.uint16).view(np.float16).astype(np.float32)
+    between = (
+        np.random.default_rng(3).integers(0, 1 << 32, 400_000, np.uint32, endpoint=False).view(np.float32)
+    )
+    ties = (np.arange(1 << 19, dtype=np.uint32) << np.uint32(12) | np.uint32(0x30000000)).view(np.float32)
+    edges = np.array([[65519.996, 65520.0, -0.0, 2e-8, 6e-8, -3e-5]], np.float32)
+    for values in (every, between, ties, edges):
+        with np.errstate(all="ignore"):
+            wanted, found = values.astype(np.float16).astype(np.float32), rounded(values)
+        assert found.shape == values.shape
+        same = found.view(np.uint32) == wanted.view(np.uint32)
+        assert np.all(same | (np.isnan(found) & np.isnan(wanted)))
