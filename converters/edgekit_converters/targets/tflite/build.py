@@ -34,7 +34,8 @@ class Dialect:
     """What a runtime that reads TFLite files takes of them; LiteRT takes all that we write.
 
     `rules` are used where the job names none; `supported` are ONNX op types of the lowering, `accepts` the
-    runtime's say on single nodes; with `free_batch` the batch stays free where it can.
+    runtime's say on single nodes; with `free_batch` the batch stays free where it can; with `flat_dense` no
+    dense layer needs its input made flat.
     """
 
     runtime: str = "litert"
@@ -43,6 +44,7 @@ class Dialect:
     supported: frozenset[str] = SUPPORTED
     accepts: Callable[[ir.Node], bool] | None = None
     free_batch: bool = True
+    flat_dense: bool = False
 
 
 LITERT = Dialect()
@@ -98,7 +100,9 @@ def _graph(job: Job, dialect: Dialect) -> tuple[ir.Model, Mapping[str, Any]]:
 
 def _lowered(job: Job, model: ir.Model, dialect: Dialect) -> Lowered:
     operators = frozenset(load_rules(job.rules or dialect.rules).operators)
-    options = Options(weights=_WEIGHTS.get(job.precision, "float32"), operators=operators)
+    options = Options(
+        weights=_WEIGHTS.get(job.precision, "float32"), operators=operators, flat_dense=dialect.flat_dense
+    )
 
     def lowered(graph: ir.Model) -> Lowered:
         return compiled(graph, options=options, supported=dialect.supported, accepts=dialect.accepts)

@@ -27,11 +27,12 @@ _SHARED_BELOW = 4096  # bytes; equal constants up to this size are stored once
 class Options:
     """How to lower. `weights`: ``float32``, ``float16`` (stored so, computed in float32), ``int8``
     (hybrid kernels) or ``int4``. `integer_io`: a quantized port keeps its integers at the boundary.
-    `operators`: those that the runtime has, empty for all."""
+    `operators`: those that the runtime has, empty for all. `flat_dense`: its dense layers take any rank."""
 
     weights: str = "float32"
     integer_io: bool = True
     operators: frozenset[str] = frozenset()
+    flat_dense: bool = False
 
 
 @dataclass

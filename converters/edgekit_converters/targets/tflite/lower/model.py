@@ -16,6 +16,7 @@ from edgekit_converters.targets.tflite.lower import patterns
 from edgekit_converters.targets.tflite.lower.context import Context, Options
 from edgekit_converters.targets.tflite.lower.registry import rules
 from edgekit_converters.targets.tflite.lower.tensors import Quant, Shape, Spec, Tensor, known
+from edgekit_converters.targets.tflite.lower.tidy import tidy
 from edgekit_converters.targets.tflite.lower.writer import TYPES, Ports, check_size, serialise, type_name
 
 
@@ -80,9 +81,11 @@ def attempt(model: ir.Model, *, options: Options | None = None) -> Lowered | lis
     if refused:
         return refused
     outputs = _outputs(ctx, model, inputs)
+    kept = {tensor.index for _, tensor in (*inputs, *outputs)}
+    place = tidy(ctx.graph, kept, flat_dense=ctx.options.flat_dense)
     ports = Ports(
-        tuple((port.name, tensor.index) for port, tensor in inputs),
-        tuple((port.name, tensor.index) for port, tensor in outputs),
+        tuple((port.name, place[tensor.index]) for port, tensor in inputs),
+        tuple((port.name, place[tensor.index]) for port, tensor in outputs),
     )
     check_size(ctx.graph)
     return Lowered(
