@@ -28,7 +28,7 @@ from tests.converters.graphs import GraphBuilder
 from tests.converters.quant_models import canonical, head, known, residual, samples, stored, uneven
 
 TFLITE, ONNX, TRITON, TIDL = (
-    load_rules(name) for name in ("tflite-2.3", "onnx-1.31", "triton-10.3", "tidl-11.0")
+    load_rules(name) for name in ("tflite-2.3", "onnx-1.31", "triton-10.3", "tidl-am68a-11.0")
 )
 FRESH = samples(seed=7)
 

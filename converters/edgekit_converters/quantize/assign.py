@@ -5,8 +5,8 @@
 2. A Relu or Clip after an op that merges activations makes the tensor between them an inner one: it
    is never quantized, so rounding happens once.
 3. A Relu or Clip behind a float op stays float with it. Concatenations straight to an output whose
-   inputs differ much in range (boxes beside scores) stay float, see `heads`; movers and elementwise ops
-   with no integer neighbour stay float too.
+   inputs differ much in range (boxes beside scores) go to the rules' rescue, see `heads`; movers and
+   elementwise ops with no integer neighbour stay float.
 4. Tensors that the rules bind to one scale form a group; its grid covers the union of their ranges.
    An input that cannot join goes over to the group's grid at the op's entry.
 
@@ -22,7 +22,7 @@ import onnx_ir as ir
 
 from edgekit.rules import OpRule, Rules
 from edgekit_converters.quantize import heads
-from edgekit_converters.quantize.grids import Grid, activation_grid
+from edgekit_converters.quantize.grids import Grid
 from edgekit_converters.quantize.groups import Groups, Kind
 from edgekit_converters.quantize.roles import (
     ACTIVATIONS,
@@ -48,7 +48,7 @@ class Assignment:
 
     `ops`: rule by node; `grids`: by tensor, quantized where it is made; `entries`: by (node, input),
     where a tensor goes over to another grid; `inner`: tensors inside a merged pair; `left`: float
-    nodes with the reason; `split`: concatenations kept float for their inputs' ranges.
+    nodes with the reason; `split`: concatenations rescued for their inputs' ranges.
     """
 
     ops: Mapping[str, OpRule]
@@ -74,7 +74,7 @@ def assign(
     """
     nodes = list(graph)
     split = heads.shared_scale_concats(graph, ranges) if kind in ("int8", "uint8") else ()
-    kinds = {**dict.fromkeys(split, FLOAT), **(overrides or {})}
+    kinds = {**dict.fromkeys(split, rules.rescue), **(overrides or {})}
     chosen: dict[str, OpRule] = {}
     left: dict[str, str] = {}
     for node in nodes:
@@ -89,14 +89,15 @@ def assign(
     _follow_floats(nodes, chosen, left)
     _drop_isolated(nodes, chosen, inner, left)
     inner = {name for name in inner if name in chosen}
-    grids, entries = _grids(graph, nodes, chosen, inner, ranges)
+    narrow = _symmetric(graph, nodes, chosen, inner, rules)
+    grids, entries = _grids(graph, nodes, chosen, inner, ranges, narrow)
     return Assignment(
         ops=chosen,
         grids=grids,
         entries=entries,
         inner=frozenset(inner),
         left=left,
-        split=tuple(name for name in split if name in left),
+        split=tuple(name for name in split if name in left or chosen[name].activations[0] == rules.rescue),
     )
 
 
@@ -114,7 +115,10 @@ def key(node: ir.Node) -> str:
 def kind_of(rule: OpRule) -> Kind:
     """What tensors made under `rule` look like."""
     return Kind(
-        type=rule.activations[0], symmetric=rule.activations_symmetric, power_of_two=rule.power_of_two
+        type=rule.activations[0],
+        symmetric=rule.activations_symmetric,
+        power_of_two=rule.power_of_two,
+        unsigned=rule.unsigned,
     )
 
 
@@ -130,7 +134,7 @@ def _choose(node: ir.Node, ranges: Ranges, rules: Rules, kind: str, finer: bool)
         return "no_float_input"
     if node.op_type in ("Conv", "ConvTranspose") and found.weight is None:
         return "weight_not_constant"
-    if found.weight is not None and "int8" not in rule.weights:
+    if found.weight is not None and not {"int8", "int16"} & set(rule.weights):
         return "no_rule"
     if node.op_type == "AveragePool" and any(item != 1 for item in integers(node, "dilations")):
         return "dilated_pool"
@@ -230,6 +234,7 @@ def _grids(
     chosen: Mapping[str, OpRule],
     inner: set[str],
     ranges: Ranges,
+    narrow: set[str],
 ) -> tuple[dict[str, Grid], dict[tuple[str, int], Grid]]:
     groups = Groups()
     entries: dict[tuple[str, int], tuple[Kind, str]] = {}
@@ -239,12 +244,12 @@ def _grids(
             continue
         outputs = [str(item.name) for item in node.outputs if is_float(item) and item.name not in inner]
         for name in outputs:
-            groups.add(name, kind_of(rule), ranges[name], _fixed(rule))
+            groups.add(name, _kind(rule, name, narrow), ranges[name], _fixed(rule))
         for index, name in _entering(node, inner):
             if name not in groups:
-                groups.add(name, kind_of(rule), _span(node, index, ranges), None)
+                groups.add(name, _kind(rule, name, narrow), _span(node, index, ranges), None)
             same = rule.same_scale and bool(outputs)
-            if groups.kind(name) != kind_of(rule):
+            if not kind_of(rule).takes(groups.kind(name)):
                 entries[key(node), index] = (kind_of(rule), outputs[0] if same else name)
             elif same and not _joins(groups, node, index, name, outputs, ranges):
                 entries[key(node), index] = (kind_of(rule), outputs[0])
@@ -255,10 +260,40 @@ def _grids(
             moved[place] = groups.grid(name)
         else:
             low, high = ranges[name]
-            moved[place] = activation_grid(
-                low, high, kind.type, symmetric=kind.symmetric, power_of_two=kind.power_of_two
-            )
+            moved[place] = kind.grid(low, high)
     return grids, moved
+
+
+def _symmetric(
+    graph: ir.Graph, nodes: Sequence[ir.Node], chosen: Mapping[str, OpRule], inner: set[str], rules: Rules
+) -> set[str]:
+    """Tensors whose zero point is 0 whatever their maker could do: a reader needs it, or the rules say so.
+
+    What moves values hands it on, forwards and backwards.
+    """
+    found = {str(item.name) for item in graph.inputs} if rules.inputs_symmetric else set()
+    movers: list[set[str]] = []
+    for node in nodes:
+        rule = chosen.get(key(node))
+        if rule is None:
+            continue
+        read = {name for _, name in _entering(node, inner)}
+        made = {str(item.name) for item in node.outputs if is_float(item)}
+        if rule.activations_symmetric:
+            found |= read | made
+        elif rule.same_scale:
+            movers.append(read | made)
+    changed = True
+    while changed:
+        joined = [item for item in movers if item & found and not item <= found]
+        changed = bool(joined)
+        found = found.union(*joined)
+    return found
+
+
+def _kind(rule: OpRule, name: str, narrow: set[str]) -> Kind:
+    kind = kind_of(rule)
+    return replace(kind, symmetric=True) if name in narrow else kind
 
 
 def _entering(node: ir.Node, inner: set[str]) -> Iterator[tuple[int, str]]:

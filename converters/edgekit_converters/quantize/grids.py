@@ -6,7 +6,6 @@ the LiteRT 8-bit quantization specification and ONNX QuantizeLinear (round half 
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +16,7 @@ LIMITS = {
     "uint4": (0, 15),
     "int8": (-128, 127),
     "uint8": (0, 255),
+    "uint16": (0, 65535),
     "int16": (-32768, 32767),
     "int32": (-(2**31), 2**31 - 1),
 }
@@ -46,24 +46,43 @@ class Grid:
 
 
 def activation_grid(
-    low: float, high: float, kind: str, *, symmetric: bool = False, power_of_two: bool = False
+    low: float,
+    high: float,
+    kind: str,
+    *,
+    symmetric: bool = False,
+    power_of_two: bool = False,
+    unsigned: bool = False,
 ) -> Grid:
-    """The grid of type `kind` for values within [low, high]; zero is always exactly on it."""
+    """The grid of type `kind` for values within [low, high]; zero is always exactly on it.
+
+    With `unsigned` a symmetric grid of values that are never negative has unsigned integers.
+    """
     low, high = min(low, 0.0), max(high, 0.0)
-    least, most = LIMITS[kind]
     if symmetric or power_of_two:
-        scale = max(-low, high) / most
+        kind = f"u{kind}" if unsigned and low == 0.0 and kind in ("int8", "int16") else kind
+        scale = max(-low, high) / LIMITS[kind][1]
         if power_of_two:
-            scale = 2.0 ** math.ceil(math.log2(max(scale, _SMALLEST)))
+            scale = float(powers_of_two(np.float64(max(scale, _SMALLEST))))
         return Grid(type=kind, scale=_float32(scale), zero_point=0)
+    least, most = LIMITS[kind]
     scale = _float32((high - low) / (most - least))
     zero = round(least - low / scale)
     return Grid(type=kind, scale=scale, zero_point=min(max(zero, least), most))
 
 
-def weight_scales(weight: Any, axis: int | None, kind: str = "int8") -> Any:
-    """Symmetric scales (float32) of a weight, one per index of `axis`, or one for all (rank 0)."""
-    most = LIMITS[kind][1]
+def powers_of_two(scales: Any) -> Any:
+    """The powers of two that are not below `scales`."""
+    whole = np.ceil(np.log2(np.asarray(scales, np.float64)))
+    return np.exp2(whole).astype(np.asarray(scales).dtype)
+
+
+def weight_scales(weight: Any, axis: int | None, kind: str = "int8", *, bits: int = 0) -> Any:
+    """Symmetric scales (float32) of a weight, one per index of `axis`, or one for all (rank 0).
+
+    `bits`: of an integer, where fewer are used than `kind` has.
+    """
+    most = largest(kind, bits)
     around = tuple(i for i in range(weight.ndim) if i != axis) if axis is not None else None
     peak = np.abs(weight).max(axis=around).astype(np.float64) if weight.size else np.float64(0)
     return np.maximum(peak / most, _SMALLEST).astype(np.float32)
@@ -79,6 +98,11 @@ def room_for_bias(scales: Any, bias: Any, input_scale: float) -> Any:
     idle = (scales <= np.float32(_SMALLEST)) & (bias > 0)
     wanted = np.where(idle, bias / (input_scale * _IDLE_CHANNEL), np.maximum(scales, least))
     return wanted.astype(np.float32) if scales.ndim else np.float32(wanted.max())
+
+
+def largest(kind: str, bits: int = 0) -> int:
+    """The largest integer of a symmetric weight."""
+    return int(2 ** (bits - 1) - 1 if bits else LIMITS[kind][1])
 
 
 def quantize(values: Any, scales: Any, kind: str, *, zero_point: int = 0, axis: int | None = None) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edgekit_converters.quantize.grids import Grid, activation_grid
 
@@ -15,6 +15,22 @@ class Kind:
     type: str
     symmetric: bool = False
     power_of_two: bool = False
+    unsigned: bool = False
+
+    def grid(self, low: float, high: float) -> Grid:
+        """The grid for values within [low, high]."""
+        return activation_grid(
+            low,
+            high,
+            self.type,
+            symmetric=self.symmetric,
+            power_of_two=self.power_of_two,
+            unsigned=self.unsigned,
+        )
+
+    def takes(self, other: Kind) -> bool:
+        """Whether what reads this kind can read `other` as it is: zero point 0 is a zero point too."""
+        return other == self or other == replace(self, symmetric=True)
 
 
 class Groups:
@@ -75,9 +91,7 @@ class Groups:
         """The group's grid."""
         root = self._root(name)
         kind, (low, high) = self._kind[root], self._range[root]
-        return self._fixed.get(root) or activation_grid(
-            low, high, kind.type, symmetric=kind.symmetric, power_of_two=kind.power_of_two
-        )
+        return self._fixed.get(root) or kind.grid(low, high)
 
     def _root(self, name: str) -> str:
         while self._parent[name] != name:

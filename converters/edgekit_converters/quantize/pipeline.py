@@ -51,6 +51,7 @@ def for_target(
     accepts: Accepts | None = None,
     samples: Path | None = None,
     goal: float = GOAL,
+    floats: frozenset[str] = frozenset(),
 ) -> tuple[ir.Model, dict[str, Any]]:
     """The QDQ form of the hub graph `model` for one target. A graph that is quantized already is kept.
 
@@ -65,6 +66,7 @@ def for_target(
         samples: the calibration samples (npz by input name). Without them nothing is measured: MinMax
             ranges, bias correction, no rescue.
         goal: signal to noise in dB at every output; layers are rescued below it.
+        floats: first outputs of nodes that the accelerator does not compute.
 
     Raises:
         Refusal: no calibration, or no op to quantize.
@@ -82,7 +84,7 @@ def for_target(
             code="needs_calibration",
         )
     inputs = None if samples is None else load_arrays(samples)
-    bench = _Bench(folded, load(calibrated), rules, precision, inputs, (supported, accepts))
+    bench = _Bench(folded, load(calibrated), rules, precision, inputs, (supported, accepts), floats)
     found = bench.search() if inputs is not None else None
     recipe = found.recipe if found is not None else Recipe(corrected=True)
     before = bench.outcome(recipe) if found is not None else goal
@@ -117,6 +119,7 @@ class _Bench:
         precision: str,
         inputs: Mapping[str, Any] | None,
         lowering: tuple[frozenset[str] | None, Accepts | None],
+        floats: frozenset[str] = frozenset(),
     ) -> None:
         self._model = model
         self._stored = statistics
@@ -128,7 +131,8 @@ class _Bench:
         self._few = {} if inputs is None else _some(inputs, _SCORED)
         self._graphs: dict[tuple[str, ...], tuple[ir.Model, Statistics]] = {}
         self._graphs[()] = self._complete(model, statistics.tensors)
-        self._whole = float_parts(model.graph, self._graphs[()][0].graph, rules, self._kind)
+        parts = float_parts(model.graph, self._graphs[()][0].graph, rules, self._kind)
+        self._whole = parts | floats
         self._memo: qdq.Memo = {}
         self._expected: dict[tuple[str, ...], list[Any]] = {}
         self._judged = [_before_squashing(item) for item in _float_outputs(model)]

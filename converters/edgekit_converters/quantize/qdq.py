@@ -25,7 +25,7 @@ from edgekit_converters.quantize.assign import (
     kind_of,
 )
 from edgekit_converters.quantize.graphs import clone, constant, finite_constant, remove_unused, store
-from edgekit_converters.quantize.grids import Grid, activation_grid
+from edgekit_converters.quantize.grids import Grid
 from edgekit_converters.quantize.roles import array, roles
 
 Memo = dict[tuple[int, int | None, bytes], tuple[Any, Any]]
@@ -157,7 +157,7 @@ class _Writer:
                 return shared
         data, kind = constant(value), kind_of(rule)
         low, high = (float(data.min()), float(data.max())) if data.size else (0.0, 0.0)
-        return activation_grid(low, high, kind.type, symmetric=kind.symmetric, power_of_two=kind.power_of_two)
+        return kind.grid(low, high)
 
     def _constant_input(self, node: ir.Node, index: int, grid: Grid) -> None:
         value = node.inputs[index]
@@ -170,15 +170,19 @@ class _Writer:
         assert found.weight is not None
         axis = found.axis if rule.weights_per_channel else None
         weight = finite_constant(node, found.weight)
-        scales = grids.weight_scales(weight, axis)
+        kind = rule.weights[0] if rule.weights[0] in ("int8", "int16") else "int8"
+        scales = grids.weight_scales(weight, axis, kind, bits=rule.weight_bits)
         bias = finite_constant(node, found.bias) if found.bias is not None else None
         scale = self._input_scale(node, found.data[0])
         whole_bias = bias is not None and bias.ndim == 1 and self._rules.bias == "int32"
         if whole_bias:
             scales = grids.room_for_bias(scales, bias, scale)
-        whole = self._rounded(node.inputs[found.weight], weight, scales, axis)
+        if rule.power_of_two:
+            scales = grids.powers_of_two(scales)
+        limit = grids.largest(kind, rule.weight_bits)
+        whole = self._rounded(node.inputs[found.weight], weight, scales, axis, (kind, limit))
         shift = self._shift(node, weight, whole, scales, axis, bias)
-        self._replace(node, found.weight, whole, scales, "int8", 0, axis)
+        self._replace(node, found.weight, whole, scales, kind, 0, axis)
         if shift is not None:
             value = store(self._graph, self._name(f"{key(node)}_corrected"), shift.astype(np.float32))
             node.resize_inputs(3)
@@ -188,12 +192,15 @@ class _Writer:
             whole = grids.quantize(bias if shift is None else shift, steps, "int32", axis=0)
             self._replace(node, 2, whole, steps, "int32", 0, 0 if np.ndim(steps) else None)
 
-    def _rounded(self, value: ir.Value | None, weight: Any, scales: Any, axis: int | None) -> Any:
+    def _rounded(
+        self, value: ir.Value | None, weight: Any, scales: Any, axis: int | None, type_: tuple[str, int]
+    ) -> Any:
         """The weight's integers. The memo holds the tensor too, so that its identity stays its own."""
         tensor = array(value)
-        place = (id(tensor), axis, np.asarray(scales).tobytes())
+        place = (id(tensor), axis, np.asarray(scales).tobytes() + type_[0].encode())
         if place not in self._memo:
-            whole = np.maximum(grids.quantize(weight, scales, "int8", axis=axis), -127)
+            kind, limit = type_
+            whole = np.clip(grids.quantize(weight, scales, kind, axis=axis), -limit, limit)
             self._memo[place] = (tensor, whole)
         return self._memo[place][1]
 
