@@ -38,10 +38,11 @@ class Stage:
 
 
 class Cache:
-    """Stage results below `root`."""
+    """Stage results below `root`. `missed` is called before a stage is computed."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, missed: Callable[[], None] | None = None) -> None:
         self._root = root
+        self._missed = missed
 
     def stage(self, name: str, inputs: Mapping[str, Any], run: Callable[[Path], Any]) -> Stage:
         """The result for (`name`, `inputs`), computed by `run(folder)` if it is not there.
@@ -62,6 +63,8 @@ class Cache:
             raise _storage(self._root, error) from error
         try:
             (work / "files").mkdir()
+            if self._missed is not None:
+                self._missed()
             value = run(work / "files")
             (work / "stage.json").write_text(json.dumps(value), encoding="utf-8")
             _publish(work, place)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from edgekit.errors import EdgekitError, UsageError
@@ -24,7 +25,7 @@ from edgekit_converters.engine.rescue import check_with_rescue
 from edgekit_converters.engine.variants import Checked
 from edgekit_converters.errors import storage_error
 from edgekit_converters.source import recognise
-from edgekit_converters.targets import known_targets
+from edgekit_converters.targets import known_targets, load_target
 
 Outcome = Checked | Refusal
 _NAMED = 3
@@ -68,7 +69,7 @@ def convert(request: Request, progress: Progress | None = None, pool: Pool | Non
                 context = Context(
                     request=request,
                     pool=workers,
-                    cache=Cache(request.cache),
+                    cache=Cache(request.cache, missed=_once(partial(_warm, workers, plan))),
                     work=Path(work),
                     progress=progress or Silent(),
                 )
@@ -81,6 +82,21 @@ def convert(request: Request, progress: Progress | None = None, pool: Pool | Non
         raise storage_error(
             error, str(request.out), "conversion stopped", "look at the named file"
         ) from error
+
+
+def _once(act: Callable[[], None]) -> Callable[[], None]:
+    """`act`, only the first time."""
+    left = [act]
+    return lambda: left.pop()() if left else None
+
+
+def _warm(pool: Pool, plan: Plan) -> None:
+    """Start the workers that will build while the source is read: their imports take seconds."""
+    kinds: dict[str, list[str]] = {}
+    for name in dict.fromkeys(item.target for item in plan.wanted):
+        kinds.setdefault(load_target(name).worker, []).append(name)
+    for kind, names in kinds.items():
+        pool.warm(kind, names)
 
 
 def _check_finetune(request: Request) -> None:

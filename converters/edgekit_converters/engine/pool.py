@@ -15,7 +15,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,6 +78,18 @@ class Pool:
             raise _raised(answer["error"])
         return answer["ok"]
 
+    def warm(self, kind: str, targets: Sequence[str]) -> None:
+        """Have one more worker of `kind` import what `targets` stand on, while nothing needs it yet."""
+        with self._lock:
+            if len([item for item in self._alive if item.kind == kind]) >= self.SIZE[kind]:
+                return
+
+        def imports() -> None:
+            with contextlib.suppress(EdgekitError):  # whoever needs it is told
+                self.run(kind, "warm", {"targets": list(targets)})
+
+        threading.Thread(target=imports, daemon=True).start()
+
     def close(self) -> None:
         """End every worker, also busy ones."""
         with self._lock:
@@ -104,6 +116,7 @@ class _Worker:
     """One process and its two pipes; what it prints goes to a temporary file for error messages."""
 
     def __init__(self, kind: str) -> None:
+        self.kind = kind
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  # closed in close()
         self._process = subprocess.Popen(
             [sys.executable, "-m", "edgekit_converters.engine.worker", kind],

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,16 @@ def calibrate(hub: str, samples: str, out: str) -> Json:
     return calibration.calibrate(Path(hub), Path(samples), Path(out))
 
 
+def warm(targets: Sequence[str]) -> Json:
+    """Import what building for `targets` needs."""
+    from edgekit_converters.targets import load_target
+
+    for name in targets:
+        for module in getattr(load_target(name), "imports", ()):
+            import_module(module)
+    return {}
+
+
 def build(job: Json, folder: str) -> Json:
     """Build one artifact."""
     from edgekit_converters.targets import load_target
@@ -146,4 +157,5 @@ TASKS: dict[str, Callable[..., Any]] = {
     "build": build,
     "execute": execute,
     "compress": compress,
+    "warm": warm,
 }

@@ -3,7 +3,8 @@
 Beyond the port, a target says which kind of worker process builds it (`worker`: ``plain``,
 ``tensorflow`` or ``coremltools``), how its artifacts are run (`method`: ``executed`` by their runtime in a
 plain worker, or ``emulated`` by something of ours in the building one), names its runtime, and lists the
-kernel sets that the runtime offers here, the first being the default; `open` gives a session on one of them.
+kernel sets that the runtime offers here, the first being the default; `imports`, where it has them, are
+modules that a worker may import ahead; `open` gives a session on one of them.
 A target whose files several runtimes take has `on(runtime)`, which gives the target as that one runs it.
 A session that holds more than memory has `close`.
 """

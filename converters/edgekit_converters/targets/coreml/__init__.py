@@ -32,6 +32,7 @@ class CoremlTarget:
         *("pruned", "clustered"),
     )
     worker = "coremltools"
+    imports = ("edgekit_converters.targets.coreml.convert", "edgekit_converters.targets.coreml.evaluate")
     method = "emulated"
     runtime = "coreml"
     kernel_sets: tuple[str, ...] = ("as written", "float32")

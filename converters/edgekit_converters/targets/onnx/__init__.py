@@ -29,6 +29,7 @@ class OnnxTarget:
     name = "onnx"
     precisions = ("fp32", "int8", "int4")
     worker = "plain"
+    imports = ("edgekit_converters.quantize.pipeline",)
     method = "executed"
     runtime = "onnxruntime"
     kernel_sets = ("optimized", "as-written")

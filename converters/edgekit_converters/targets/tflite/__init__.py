@@ -27,6 +27,7 @@ class TfliteTarget:
     name = "tflite"
     precisions = ("fp32", "fp16", "dynamic", "int8", "int16x8", "int4")
     worker = "plain"
+    imports = ("edgekit_converters.targets.tflite.build", "edgekit_converters.quantize.pipeline")
     method = "executed"
     runtime = "litert"
     kernel_sets = ("xnnpack", "builtin")
