@@ -16,8 +16,8 @@ from edgekit.profile import load_profile
 from edgekit_converters.engine.convert import convert
 from edgekit_converters.engine.plan import Wanted
 from edgekit_converters.engine.pool import Pool
-from edgekit_converters.engine.request import Request
-from edgekit_converters.engine.rescue import OPTION, STEPS, rescued
+from edgekit_converters.engine.request import Request, Result
+from edgekit_converters.engine.rescue import OPTION, STEPS, compared, rescued
 from edgekit_converters.engine.variants import Checked
 from edgekit_converters.npz import save_arrays
 from edgekit_converters.values import Built
@@ -25,7 +25,7 @@ from edgekit_converters.verify.verdict import Verdict
 from tests.converters.graphs import GraphBuilder, save
 
 
-def steep(path: Path) -> Path:
+def steep(path: Path, width: int) -> Path:
     """A network of which one convolution reads an exponential: few large values, many small that count."""
     g = GraphBuilder((3, 8, 8), seed=1)
     y = g.op("Relu", g.op("Conv", "x", g.weight(8, 3, 3, 3), g.weight(8), pads=[1, 1, 1, 1]))
@@ -33,26 +33,34 @@ def steep(path: Path) -> Path:
     y = g.op("Exp", g.op("Mul", y, g.constant(np.float32(0.6))))
     y = g.op("Abs", g.op("Conv", y, g.weight(8, 8, 1, 1), g.weight(8)))
     y = g.op("Log", g.op("Add", y, g.constant(np.float32(0.05))))
-    return save(g.model(g.op("Conv", y, g.weight(8, 8, 3, 3), g.weight(8)), [8, 6, 6]), path)
+    channels = 8
+    for _ in range(3 if width else 0):
+        weight = g.weight(width, channels, 3, 3, scale=0.03)
+        y, channels = g.op("Relu", g.op("Conv", y, weight, g.weight(width), pads=[1, 1, 1, 1])), width
+    return save(g.model(g.op("Conv", y, g.weight(8, channels, 3, 3), g.weight(8)), [8, 6, 6]), path)
+
+
+def rescue_of(width: int, folder: Path, workers: Pool) -> Result:
+    random = np.random.default_rng(0)
+    for name, n in (("calibration", 50), ("validation", 60)):
+        save_arrays(folder / f"{name}.npz", {"x": random.standard_normal((n, 3, 8, 8)).astype(np.float32)})
+    request = Request(
+        source=steep(folder / "m.onnx", width),
+        out=folder / "out",
+        profiles=("x86-64-onnx", "x86-64-litert"),
+        precisions=("int8",),
+        calibration=folder / "calibration.npz",
+        validation=folder / "validation.npz",
+        cache=folder / "cache",
+    )
+    return convert(request, pool=workers)
 
 
 @pytest.mark.slow
 def test_one_layer_in_float_saves_both_runtimes_and_the_package_says_which(
     workers: Pool, tmp_path: Path
 ) -> None:
-    random = np.random.default_rng(0)
-    for name, n in (("calibration", 100), ("validation", 200)):
-        save_arrays(tmp_path / f"{name}.npz", {"x": random.standard_normal((n, 3, 8, 8)).astype(np.float32)})
-    request = Request(
-        source=steep(tmp_path / "m.onnx"),
-        out=tmp_path / "out",
-        profiles=("x86-64-onnx", "x86-64-litert"),
-        precisions=("int8",),
-        calibration=tmp_path / "calibration.npz",
-        validation=tmp_path / "validation.npz",
-        cache=tmp_path / "cache",
-    )
-    result = convert(request, pool=workers)
+    result = rescue_of(96, tmp_path, workers)
     assert [item.verification.verdict for item in result.manifest.variants] == ["pass", "pass"]
     report = json.loads((tmp_path / "out" / "report" / "report.json").read_text())
     for facts in report["variants"].values():
@@ -60,6 +68,14 @@ def test_one_layer_in_float_saves_both_runtimes_and_the_package_says_which(
         assert rescue["layers"] == ["t5"]
         assert rescue["snr_before"] < 20 <= rescue["snr_after"]
         assert rescue["more_bytes"] == 3 * 64
+    assert any("1 layers stay in float32, 192 bytes more" in note for note in report["notes"])
+
+
+def test_a_network_that_a_rescue_makes_larger_than_float_is_refused(workers: Pool, tmp_path: Path) -> None:
+    result = rescue_of(0, tmp_path, workers)
+    refused = {item.id: item for item in result.manifest.refused}
+    assert refused["x86-64-onnx-onnx-int8"].reason_code == "rescue_without_gain"
+    assert "fp32" in refused["x86-64-onnx-onnx-int8"].detail
 
 
 def wanted(precision: str = "int8") -> Wanted:
@@ -142,3 +158,28 @@ def test_a_full_disk_is_no_failed_rescue() -> None:
 
     with pytest.raises(EdgekitError, match="full"):
         rescued(attempt, wanted())
+
+
+RESCUE = {"layers": ["t5"], "to": "float32"}
+
+
+@pytest.mark.parametrize(
+    ("sizes", "times", "ships"),
+    [
+        ((60, 100), (20.0, 40.0), True),
+        ((60, 100), (40.5, 40.0), True),  # the same, as well as it can be measured
+        ((60, 100), (None, None), True),  # nothing here runs it: its size decides
+        ((60, 100), (50.0, 40.0), False),
+        ((100, 100), (20.0, 40.0), False),
+        ((110, 100), (None, None), False),
+    ],
+)
+def test_a_rescue_that_costs_more_than_float_is_refused(
+    sizes: tuple[int, int], times: tuple[float | None, float | None], ships: bool
+) -> None:
+    found = compared(wanted(), RESCUE, (1000 * sizes[0], 1000 * sizes[1]), times)
+    assert (found is None) == ships
+    if found is not None:
+        assert found.reason_code == "rescue_without_gain"
+        assert "1 layers in float32" in found.detail
+        assert f"{sizes[0]:.1f} kB" in found.detail

@@ -26,11 +26,12 @@ from edgekit.package import (
 )
 from edgekit.profile import match_profiles
 from edgekit.rules import load_rules
-from edgekit_converters.engine import measure
+from edgekit_converters.engine.figures import measured
 from edgekit_converters.engine.plan import Plan, Wanted
 from edgekit_converters.engine.prepare import Context, Prepared
 from edgekit_converters.engine.request import Result
-from edgekit_converters.engine.variants import Checked, artifact_json
+from edgekit_converters.engine.rescue import rescue_notes
+from edgekit_converters.engine.variants import Checked
 from edgekit_converters.errors import storage_error
 from edgekit_converters.npz import save_arrays
 from edgekit_converters.report.sbom import bill_of_materials
@@ -224,7 +225,7 @@ def _measurements(
         key = f"{found.key} {wanted.runtime}"
         if key not in known:
             context.progress.step(wanted.id, "measuring")
-            known[key] = _measured(context, prepared, wanted, found)
+            known[key] = measured(context, prepared, wanted, found)
             context.progress.step(wanted.id, "done")
         size = manifest.variant(wanted.id).size
         figures[wanted.id] = {"size_bytes": size, **(known[key] or {})}
@@ -241,24 +242,6 @@ def _measurements(
         "source_bytes": prepared.source.bytes,
         "variants": figures,
     }
-
-
-def _measured(context: Context, prepared: Prepared, wanted: Wanted, checked: Checked) -> Any:
-    if checked.executed is None or checked.executed["method"] != "executed":
-        return None
-    target = load_target(wanted.target, wanted.runtime)
-    runtime = {"runtime": target.runtime, "version": target.version()}
-
-    def run(folder: Path) -> Any:
-        artifact = folder / "artifact.json"
-        artifact.write_text(artifact_json(checked), encoding="utf-8")
-        return measure.measure(
-            wanted.target, target.runtime, checked.folder, artifact, prepared.data, seconds=60
-        )
-
-    key = {"build": checked.key, "data": prepared.samples.digest, "host": platform.node(), **runtime}
-    found = context.cache.stage("measure", key, run).value
-    return None if found is None else {**found, **runtime}
 
 
 def _facts(
@@ -282,7 +265,7 @@ def _facts(
     return {
         "variants": variants,
         "warnings": list(prepared.warnings),
-        "notes": list(plan.notes),
+        "notes": [*plan.notes, *rescue_notes(plan, outcomes)],
         "origin": prepared.origin,
         "hub": dict(hub.facts or {}) if hub.path else {"problem": str(hub.problem)},
         "command": context.request.command,

@@ -21,7 +21,7 @@ from edgekit_converters.engine.plan import CALIBRATED, Plan, Wanted, make_plan
 from edgekit_converters.engine.pool import Pool
 from edgekit_converters.engine.prepare import Context, Prepared, prepare, read_contract, with_ranges
 from edgekit_converters.engine.request import Progress, Request, Result, Silent
-from edgekit_converters.engine.rescue import check_with_rescue
+from edgekit_converters.engine.rescue import check_with_rescue, without_gain
 from edgekit_converters.engine.variants import Checked
 from edgekit_converters.errors import storage_error
 from edgekit_converters.source import recognise
@@ -154,6 +154,9 @@ def _outcomes(context: Context, prepared: Prepared, plan: Plan) -> Mapping[str, 
     for group, result in zip(groups.values(), results, strict=True):
         if isinstance(result, EdgekitError):
             raise result
+        if isinstance(result, Checked):
+            # After all builds, so that nothing else runs while it is measured.
+            result = without_gain(context, prepared, group[0], result) or result
         for wanted in group:
             found[wanted.id] = _of(wanted, result, context.request.allow_breach)
             context.progress.step(wanted.id, "done")

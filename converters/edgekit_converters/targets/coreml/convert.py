@@ -45,7 +45,7 @@ def build(job: Job, path: Path) -> Built:
         route=f"{job.source.kind} > hub > {'QDQ > ' if job.precision == 'int8' else ''}MIL ({deployment})",
         facts={
             **lowered.facts,
-            **facts,
+            **({"quantization": facts} if facts else {}),
             "compressed_weights": compressed,
             "int8_op_ratio": _ratio(facts),
             "images": {port.name: asdict(port.image) for port in lowered.inputs if port.image},
