@@ -82,9 +82,9 @@ def command(folder: Path, out: str) -> float:
     """Wall seconds of the command."""
     words: list[str | Path] = [EDGEKIT, "convert", folder / "cnn.onnx", "--out", folder / out, "--json"]
     words += ["--calibration", folder / "cal.npz", "--validation", folder / "val.npz"]
-    for profile, target, precision in (("rpi4", "tflite", "int8"), ("iphone-15", "coreml", "fp16")):
-        words += ["--profile", profile, "--target", target, "--precision", precision]
-    words += ["--profile", "x86-64-onnx", "--target", "onnx"]
+    for profile in ("rpi4", "x86-64-onnx", "iphone-15"):
+        words += ["--profile", profile]
+    words += ["--precision", "int8", "--precision", "coreml:fp16"]
     private = {**os.environ, "EDGEKIT_CACHE": str(folder / "cache")}
     started = time.perf_counter()
     done = subprocess.run(words, capture_output=True, text=True, check=False, env=private)
