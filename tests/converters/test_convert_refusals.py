@@ -64,6 +64,27 @@ def test_with_calibration_and_labels_int8_is_proven(model: Path, cache: Path, tm
     assert {i["verification"]["verdict"] for i in json.loads(done.out)["variants"]} == {"pass"}
 
 
+def test_evaluation_data_outside_of_the_calibrated_range_are_a_warning(
+    model: Path, cache: Path, tmp_path: Path
+) -> None:
+    calibration = samples(tmp_path / "cal.npz", 64)
+    for scale, said in ((1.0, []), (1.3, ["range_left"]), (255.0, ["scale_differs_from_validation"])):
+        validation = samples(tmp_path / f"val-{scale}.npz", 64, scale)
+        options = (
+            "--calibration",
+            calibration,
+            "--validation",
+            validation,
+            "--out",
+            tmp_path / "out",
+            "--json",
+        )
+        done = edgekit("convert", model, *ONNX_HOST, *options, cache=cache, check=(0, 3))
+        assert json.loads(done.out)["warnings"] == said
+        notes = json.loads((tmp_path / "out" / "report" / "report.json").read_text())["notes"]
+        assert [f"calibration data: {code.replace('_', ' ')}" in notes for code in said] == [True] * len(said)
+
+
 def test_an_unknown_profile_names_the_nearest(model: Path, cache: Path, tmp_path: Path) -> None:
     done = edgekit("convert", model, "--profile", "rpi-4", "--out", tmp_path / "out", cache=cache, check=(2,))
     assert "rpi4" in done.err

@@ -19,7 +19,14 @@ from edgekit_converters.engine.cache import Cache
 from edgekit_converters.engine.deployment import deployed, left_out
 from edgekit_converters.engine.plan import CALIBRATED, Plan, Wanted, make_plan
 from edgekit_converters.engine.pool import Pool
-from edgekit_converters.engine.prepare import Context, Prepared, prepare, read_contract, with_ranges
+from edgekit_converters.engine.prepare import (
+    Context,
+    Prepared,
+    prepare,
+    read_contract,
+    with_range_doubts,
+    with_ranges,
+)
 from edgekit_converters.engine.request import Progress, Request, Result, Silent
 from edgekit_converters.engine.rescue import check_with_rescue, without_gain
 from edgekit_converters.engine.variants import Checked
@@ -74,7 +81,10 @@ def convert(request: Request, progress: Progress | None = None, pool: Pool | Non
                     progress=progress or Silent(),
                 )
                 prepared = prepare(context, contract)
-                outcomes = _outcomes(context, prepared, plan)
+                ranges = _ranges(context, prepared, plan)
+                if isinstance(ranges, Path):
+                    prepared = with_range_doubts(prepared, ranges)
+                outcomes = _outcomes(context, prepared, plan, ranges)
             result = write_package(context, prepared, plan, outcomes, seconds=time.monotonic() - started)
             context.cache.prune()
             return result
@@ -125,24 +135,31 @@ def _check_out(out: Path) -> None:
         )
 
 
-def _outcomes(context: Context, prepared: Prepared, plan: Plan) -> Mapping[str, Outcome]:
+def _ranges(context: Context, prepared: Prepared, plan: Plan) -> Path | EdgekitError | None:
+    """The stored calibration where something needs it, or why there is none."""
+    if not any(item.precision in CALIBRATED for item in plan.wanted):
+        return None
+    context.progress.step("calibration", "measuring ranges")
+    try:
+        return with_ranges(context, prepared)
+    except EdgekitError as error:
+        return error
+    finally:
+        context.progress.step("calibration", "done")
+
+
+def _outcomes(
+    context: Context, prepared: Prepared, plan: Plan, ranges: Path | EdgekitError | None
+) -> Mapping[str, Outcome]:
     """By variant id; variants that share an artifact are built once."""
     groups: dict[tuple[str, ...], list[Wanted]] = {}
     for wanted in plan.wanted:
         groups.setdefault(wanted.build_key, []).append(wanted)
-    ranges, problem = None, None
-    if any(item.precision in CALIBRATED for item in plan.wanted):
-        context.progress.step("calibration", "measuring ranges")
-        try:
-            ranges = with_ranges(context, prepared)
-        except EdgekitError as error:
-            problem = error
-        context.progress.step("calibration", "done")
 
     def one(group: list[Wanted]) -> Outcome | EdgekitError:
         first = group[0]
         try:
-            return check_with_rescue(context, prepared, first, problem or ranges)
+            return check_with_rescue(context, prepared, first, ranges)
         except EdgekitError as error:
             if error.code == "disk_full":
                 return error

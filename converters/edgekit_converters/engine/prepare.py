@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -328,4 +328,20 @@ def with_ranges(context: Context, prepared: Prepared) -> Path | None:
     return context.cache.stage("calibrate", key, run).folder / "calibration.npz"
 
 
-__all__ = ["Context", "Hub", "Prepared", "calibration_file", "prepare", "read_contract", "with_ranges"]
+def with_range_doubts(prepared: Prepared, ranges: Path | None) -> Prepared:
+    """The same, with a warning where the evaluation data lie outside of what was calibrated."""
+    if ranges is None or prepared.origin != "validation":
+        return prepared
+    from edgekit_converters.quantize.sanity import range_doubts
+    from edgekit_converters.quantize.statistics import load
+
+    found = range_doubts(load(ranges), prepared.samples.inputs)
+    known = ("scale_differs_from_validation", "wrong_scale")  # two words for the same thing
+    new = [code for code in found if not (code in known and set(known) & set(prepared.warnings))]
+    return replace(prepared, warnings=tuple(dict.fromkeys((*prepared.warnings, *new))))
+
+
+__all__ = [
+    *("Context", "Hub", "Prepared", "calibration_file", "prepare", "read_contract"),
+    *("with_range_doubts", "with_ranges"),
+]
