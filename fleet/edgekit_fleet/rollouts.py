@@ -1,7 +1,7 @@
 """Rollouts as rows: look-ups, rows to the pure core's values and back. The caller commits.
 
 Moving them on is `edgekit_fleet.service.reconciler`'s business, what operators ask for is in
-`edgekit_fleet.rollout_orders`.
+`edgekit_fleet.rollout_start` and `edgekit_fleet.rollout_orders`.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ from edgekit_fleet.db.tables import DeviceRow, ProbeSetRow, ReleaseRow, SlotRow
 from edgekit_fleet.events import EventBus
 from edgekit_fleet.home import Home, create_home
 from edgekit_fleet.rollout.reducers import Arrived, read_message
-from edgekit_fleet.rollout_orders import StartOrder, start
+from edgekit_fleet.rollout_start import StartOrder, start
 from edgekit_fleet.rollout_view import full
 from edgekit_fleet.rollouts import get_rollout
 from edgekit_fleet.service.ingest import Ingest

@@ -36,15 +36,8 @@ from edgekit_fleet.rollout.states import (
     notify,
     retry,
 )
-from edgekit_fleet.rollout_orders import (
-    Eligible,
-    abort,
-    begin_rollback,
-    change_state,
-    desire_of,
-    earlier_desire,
-    eligible_devices,
-)
+from edgekit_fleet.rollout_orders import abort, begin_rollback, change_state, desire_of, earlier_desire
+from edgekit_fleet.rollout_start import Eligible, eligible_devices
 from edgekit_fleet.rollouts import (
     BACK,
     LIVE,

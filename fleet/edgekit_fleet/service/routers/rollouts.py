@@ -11,18 +11,9 @@ from edgekit.errors import UsageError
 from edgekit_fleet.context import Fleet
 from edgekit_fleet.events import EventBus
 from edgekit_fleet.rollout.plan import plan_from_dict
-from edgekit_fleet.rollout_orders import (
-    StartOrder,
-    abort,
-    begin_rollback,
-    missing_names,
-    pause,
-    preview,
-    promote,
-    resume,
-    start,
-)
+from edgekit_fleet.rollout_orders import abort, begin_rollback, pause, promote, resume
 from edgekit_fleet.rollout_replay import replay_rollout
+from edgekit_fleet.rollout_start import StartOrder, missing_names, preview, start
 from edgekit_fleet.rollout_view import explain, full, summary
 from edgekit_fleet.rollouts import get_rollout, list_rollouts, plan_of
 from edgekit_fleet.service.auth import OPERATOR, operator
