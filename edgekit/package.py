@@ -103,7 +103,8 @@ class Requirements:
 
     `machines` are ``platform.machine()`` names; `runtime` and `min_runtime` the runtime that loads
     it (``litert``, ``onnxruntime``, ``coreml``) and the lowest version; `memory_mb` and `cpu_features`
-    likewise.
+    likewise. A microcontroller's variant says in KiB what it takes: `arena_kb` of working memory, measured,
+    and `flash_kb` for the model itself.
     """
 
     runtime: str
@@ -111,6 +112,8 @@ class Requirements:
     machines: tuple[str, ...] = ()
     cpu_features: tuple[str, ...] = ()
     memory_mb: int | None = None
+    arena_kb: int | None = None
+    flash_kb: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -369,6 +372,8 @@ def _requirements(fields: Fields) -> Requirements:
         machines=fields.texts("machines"),
         cpu_features=fields.texts("cpu_features"),
         memory_mb=fields.maybe_integer("memory_mb"),
+        arena_kb=fields.maybe_integer("arena_kb"),
+        flash_kb=fields.maybe_integer("flash_kb"),
     )
 
 

@@ -64,6 +64,8 @@ class VariantEntry:
                 machines=needs.texts("machines"),
                 cpu_features=needs.texts("cpu_features"),
                 memory_mb=needs.maybe_integer("memory_mb"),
+                arena_kb=needs.maybe_integer("arena_kb"),
+                flash_kb=needs.maybe_integer("flash_kb"),
             ),
             extra=source.rest(),
         )

@@ -13,6 +13,7 @@ _TOOLS = {
     "onnx": ("onnx",),
     "onnxruntime": ("onnxruntime",),
     "litert": ("ai-edge-litert",),
+    "tflite-micro": ("tflite-micro",),
     "coremltools": ("coremltools",),
     "torch": ("torch",),
     "onnxscript": ("onnxscript",),

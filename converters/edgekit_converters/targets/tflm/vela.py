@@ -1,0 +1,112 @@
+"""Ethos-U: what Vela makes of the file, in Vela's own environment. Nothing here can run it: *prepared*.
+
+Vela compiles the operators that the NPU has into one command stream and leaves the others to the CPU. The
+system configuration and memory mode come from the profile, never from Vela's defaults, which describe no
+board. Its cycles are its own estimate from a performance model, not a measurement. A Vela that is absent or
+fails costs nothing but its file: the plain file is the variant, and the facts say why there is no other.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from edgekit_converters.errors import ToolFailed
+from edgekit_converters.sidecars import VELA
+
+FOLDER = "ethos-u"
+KEYS = ("accelerator_config", "config", "system_config", "memory_mode")
+_SECONDS = 300
+_OPERATORS = re.compile(r"^(CPU|NPU) operators = (\d+)", re.MULTILINE)
+_ON_CPU = re.compile(r"^\s+CPU: (\w+) = ", re.MULTILINE)
+
+
+def made(path: Path, folder: Path, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Compile the file at `path`; the result lies in ``ethos-u`` below `folder`.
+
+    Gives ``status`` (``prepared``, ``absent`` or ``failed``) and what Vela said: its failures are told, not
+    raised.
+    """
+    settings = {key: str(options[key]) for key in KEYS if key in options}
+    python = VELA.python()
+    if python is None:
+        return {"status": "absent", "why": "Vela is not installed", "remedy": "edgekit tools install vela"}
+    missing = [key for key in KEYS if key not in settings]
+    if missing:
+        why = f"the profile's target options lack vela.{', vela.'.join(missing)}"
+        return {"status": "failed", "why": why, "remedy": "say which system Vela shall compile for"}
+    try:
+        return _compiled([str(python), "-m", "ethosu.vela.vela"], path, folder / FOLDER, settings)
+    except ToolFailed as error:
+        return {"status": "failed", "why": error.message, "remedy": "the plain int8 file runs on the CPU"}
+
+
+def _compiled(command: list[str], path: Path, out: Path, settings: Mapping[str, str]) -> dict[str, Any]:
+    arguments = [f"--{key.replace('_', '-')}={value}" for key, value in settings.items()]
+    with tempfile.TemporaryDirectory() as work:
+        said = _run([*command, f"--output-dir={work}", "--show-cpu-operations", *arguments, str(path)])
+        tables = sorted(Path(work).glob("*_summary_*.csv"))
+        files = sorted(Path(work).glob("*_vela.tflite"))
+        if len(tables) != 1 or len(files) != 1:
+            raise ToolFailed(f"Vela wrote {len(files)} files and {len(tables)} summaries, one each expected")
+        facts = {**summary(tables[0].read_text(encoding="utf-8")), **operators(said)}
+        out.mkdir(exist_ok=True)
+        shutil.copyfile(files[0], out / "model_vela.tflite")
+    facts = {
+        "status": "prepared",
+        "why": "an Ethos-U runs it, and there is none here",
+        "version": VELA.version,
+        "settings": dict(settings),
+        "file": f"{FOLDER}/model_vela.tflite",
+        **facts,
+    }
+    (out / "vela.json").write_text(json.dumps(facts, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    return facts
+
+
+def _run(command: list[str]) -> str:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=False)
+    except (subprocess.TimeoutExpired, OSError) as error:
+        raise ToolFailed(f"Vela did not end well: {type(error).__name__}") from error
+    if done.returncode != 0:
+        lines = (done.stderr or done.stdout).strip().splitlines()
+        raise ToolFailed(f"Vela ended with {done.returncode}: {' '.join(lines[-3:])[:400]}")
+    return done.stdout
+
+
+def summary(text: str) -> dict[str, Any]:
+    """The figures of Vela's CSV summary that matter; times and cycles are its estimates.
+
+    Raises:
+        ToolFailed: a column is missing or no number.
+    """
+    rows = list(csv.DictReader(text.splitlines()))
+    try:
+        (row,) = rows
+        return {
+            "estimated_cycles": round(float(row["cycles_total"])),
+            "estimated_npu_cycles": round(float(row["cycles_npu"])),
+            "estimated_ms": round(1000 * float(row["inference_time"]), 4),
+            "core_mhz": round(float(row["core_clock"]) / 1e6, 3),
+            "macs": round(float(row["nn_macs"])),
+            "sram_kb": round(float(row["sram_memory_used"]), 2),
+            "off_chip_flash_kb": round(float(row["off_chip_flash_memory_used"]), 2),
+            "basis": "Vela's performance model: estimates, nothing was measured",
+        }
+    except (KeyError, TypeError, ValueError) as error:
+        raise ToolFailed(f"Vela's summary is not as expected: {error}") from error
+
+
+def operators(said: str) -> dict[str, Any]:
+    """How many of Vela's operators run where, and the kinds that stay on the CPU."""
+    counts = {place: int(count) for place, count in _OPERATORS.findall(said)}
+    on_cpu = sorted(set(_ON_CPU.findall(said)))
+    return {"npu_ops": counts.get("NPU"), "cpu_ops": counts.get("CPU"), "on_cpu": on_cpu}
