@@ -12,6 +12,8 @@ ev         no       device →   `Event`
 tm/<slot>  no       device →   `Window` or `ProbeReport`
 desired    yes      → device   `Envelope` of `Desired`
 ack        yes      → device   `Ack`
+cmd/<cid>  no       → device   `Envelope` of `BenchOrder`; never a part of the desired state
+res/<cid>  no       device →   `BenchResult`
 in/<slot>  no       → device   samples for inference, from whoever the ACL lets (stream mode)
 out/<slot> no       device →   predictions of stream mode
 ========== ======== ========== =================================================
@@ -28,16 +30,16 @@ from dataclasses import dataclass
 from edgekit.errors import DocumentError
 
 ROOT = "ek/1"
-WRITTEN_BY_DEVICE = ("presence", "profile", "reported", "ev", "tm/+", "out/+")
-READ_BY_DEVICE = ("desired", "ack", "in/+")
+WRITTEN_BY_DEVICE = ("presence", "profile", "reported", "ev", "tm/+", "out/+", "res/+")
+READ_BY_DEVICE = ("desired", "ack", "in/+", "cmd/+")
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 _LEAVES = frozenset({"presence", "profile", "reported", "ev", "desired", "ack"})
-_SLOT_LEAVES = frozenset({"tm", "in", "out"})
+_SLOT_LEAVES = frozenset({"tm", "in", "out", "cmd", "res"})
 
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceTopic:
-    """A parsed device topic; `slot` is set for tm, in and out."""
+    """A parsed device topic; `slot` is set for tm, in and out, and is the cid of cmd and res."""
 
     tenant: str
     device: str

@@ -1,4 +1,5 @@
-"""The command line `edgekit-agent`: enrol, run, status. Plain argparse, heavy imports inside the commands.
+"""The command line `edgekit-agent`: enrol, run, status, bench. Plain argparse, heavy imports inside the
+commands.
 
 Exit codes are the core's: 0 done, 1 failed, 2 wrong call or configuration, 3 refused, 4 timed out.
 """
@@ -9,6 +10,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from edgekit.errors import EdgekitError
@@ -54,7 +56,12 @@ def build_parser() -> argparse.ArgumentParser:
     status = commands.add_parser("status", help="what the agent of a home does and runs", epilog=_EPILOG)
     status.add_argument("--json", action="store_true", help="answer as JSON")
     status.set_defaults(command=_status)
-    for command in (enrol, run, status):
+    bench = commands.add_parser("bench", help="measure what a request file orders", epilog=_EPILOG)
+    bench.add_argument("request", metavar="FILE", help="made by `edgekit bench … --offline-request FILE`")
+    bench.add_argument("--out", required=True, metavar="RESULT", help="where the signed results go")
+    bench.add_argument("--json", action="store_true", help="answer as JSON")
+    bench.set_defaults(command=_bench)
+    for command in (enrol, run, status, bench):
         command.add_argument(
             "--home", help="the agent's folder (default $EDGEKIT_AGENT_HOME or ~/.edgekit-agent)"
         )
@@ -111,6 +118,21 @@ def _status(arguments: argparse.Namespace) -> int:
     else:
         _print_status(facts)
     return 0
+
+
+def _bench(arguments: argparse.Namespace) -> int:
+    from edgekit_agent.bench_file import run_file, summary
+    from edgekit_agent.config import home_folder
+
+    found = run_file(home_folder(arguments.home), Path(arguments.request), Path(arguments.out))
+    if arguments.json:
+        print(json.dumps(found.to_dict(), sort_keys=True))
+    else:
+        for result in found.results:
+            print(summary(result))
+        print(f"wrote {arguments.out}; give it to the fleet: edgekit bench import {arguments.out}")
+    states = {result.state for result in found.results}
+    return 1 if "failed" in states else 3 if "refused" in states else 0
 
 
 def _print_status(facts: dict[str, Any]) -> None:

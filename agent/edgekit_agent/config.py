@@ -56,6 +56,8 @@ seconds = 10.0
 # [limits]
 # hang_seconds = 30.0    # an inference that takes longer hangs: a model on trial is reverted, and the
 #                        # agent starts itself anew
+# bench_seconds = 60     # longest measurement (`edgekit bench`) this device takes part in; 0: in none
+# bench_memory_mb = 2048 # most memory of one
 
 # [[stream]]
 # kind = "mqtt"          # samples from in/<slot>, predictions to out/<slot>
@@ -152,6 +154,8 @@ class Limits:
     child_seconds: float = 120.0
     stall_seconds: float = 30.0
     hang_seconds: float = 30.0
+    bench_seconds: int = 60
+    bench_memory_mb: int = 2_048
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -316,4 +320,6 @@ def _limits(table: Table) -> Limits:
         child_seconds=_positive(table, "child_seconds", default.child_seconds),
         stall_seconds=_positive(table, "stall_seconds", default.stall_seconds),
         hang_seconds=_positive(table, "hang_seconds", default.hang_seconds),
+        bench_seconds=table.integer("bench_seconds", default.bench_seconds),
+        bench_memory_mb=table.integer("bench_memory_mb", default.bench_memory_mb, low=16),
     )

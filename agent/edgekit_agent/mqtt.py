@@ -34,7 +34,7 @@ _LOG = logging.getLogger("edgekit.agent")
 _IN_FLIGHT = 20
 _QUEUED = 1_000
 _LARGEST = 4 << 20
-_READ = frozenset({"desired", "ack", "in"})
+_READ = frozenset({"desired", "ack", "in", "cmd"})
 _PEM = "-----BEGIN CERTIFICATE-----"
 
 

@@ -22,6 +22,8 @@ from edgekit.errors import DocumentError, EdgekitError, StorageError
 from edgekit.ports import Clock, Runtime
 from edgekit.topics import DeviceTopic
 from edgekit_agent import boot, lean, reserve, web, wedge
+from edgekit_agent.bench import Bencher
+from edgekit_agent.bench_run import make_bench
 from edgekit_agent.clock import BUILT, ClockFloor, SystemClock
 from edgekit_agent.config import Config, Home
 from edgekit_agent.detect import Detected, detect_apart, make_runtime
@@ -96,6 +98,7 @@ class Supervisor:
         self._telemetry = Telemetry(self._outbox, clock)
         self._lifecycle = self._make_lifecycle(seams)
         self._link = self._make_link()
+        self._bencher = self._make_bencher(seams.patience)
         self._sender = Sender(
             self._outbox,
             lambda slot, payload: self._link.publish("tm", payload, slot=slot),
@@ -160,6 +163,16 @@ class Supervisor:
             device=identity.device,
         )
 
+    def _make_bencher(self, patience: Patience | None) -> Bencher:
+        return Bencher(
+            make_bench(
+                self._home, self._config.limits, self._identity, self._detected, self._clock, patience
+            ),
+            busy=lambda: self._lifecycle.busy,
+            publish=lambda result: self._link.publish("res", result.to_bytes(), slot=result.cid),
+            refuse=self.reporter.refuse,
+        )
+
     def _make_link(self) -> Link:
         identity = self._identity
         return Link(
@@ -197,6 +210,7 @@ class Supervisor:
             "telemetry": self._telemetry_loop,
             "polling": self._polling_loop,
             "health": self._health_loop,
+            "measurements": self._bencher.run,
         }
         tasks = [asyncio.create_task(self._guarded(name, job)) for name, job in jobs.items()]
         lean.settle()
@@ -250,6 +264,7 @@ class Supervisor:
             self.reporter.publish()
             self._sender.restart()
             self._sender.pump()
+            self._bencher.connected()
         self._write_live()
 
     def _incoming(self, topic: DeviceTopic, payload: bytes) -> None:
@@ -258,6 +273,8 @@ class Supervisor:
             self._lifecycle.offer(payload)
         elif topic.leaf == "ack" and payload:
             self._acknowledged(payload)
+        elif topic.leaf == "cmd" and payload:
+            self._bencher.offer(topic.slot, payload)
         elif topic.leaf == "in" and topic.slot is not None:
             self._modes.feed(topic.slot, payload)
 

@@ -17,6 +17,7 @@ bad_signature      envelope  altered after signing
 wrong_device       envelope  another device's document
 wrong_hardware     envelope  a document for other hardware
 replayed           envelope  an older gen than one accepted before
+expired, not_yet   envelope  a command outside its time
 target_missing     package   the release was never signed, or was invalidated
 package_mismatch   package   package, variant or probes are not the ones signed
 hash_mismatch      any       a byte is not as signed
@@ -36,7 +37,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from edgekit.documents import Desired
+from edgekit.documents import BenchOrder, Desired
 from edgekit_agent.config import Home
 from edgekit_agent.errors import VerificationError
 from edgekit_agent.web import Service
@@ -78,8 +79,22 @@ class Trust(Protocol):
         """
 
 
+class OrderTrust(Protocol):
+    """What measuring on command needs of trust. Blocking: call it off the event loop."""
+
+    def order(self, envelope: bytes, *, now: float, store: Path) -> BenchOrder:
+        """Verify a command, and put the signed manifest it names below the folder `store`.
+
+        Raises:
+            VerificationError: see the table above.
+        """
+
+    def files(self, folder: Path, *, package: str, variant: str) -> None:
+        """As `Trust.files`."""
+
+
 class TrustChild:
-    """`Trust` by a process per question.
+    """`Trust` and `OrderTrust` by a process per question.
 
     Args:
         home: where root and metadata lie.
@@ -88,6 +103,7 @@ class TrustChild:
         hardware: the strata it accepts documents for.
         seconds: time limit of one question.
         probe_mb: cap of a ground-truth probe set.
+        state: where TUF's metadata lie, in the home by default.
     """
 
     def __init__(
@@ -99,7 +115,9 @@ class TrustChild:
         hardware: Sequence[str],
         seconds: float = 120.0,
         probe_mb: int = 256,
+        state: Path | None = None,
     ) -> None:
+        self._state = state or home.state / "tuf"
         self._home, self._service = home, service
         self._device, self._hardware = device, tuple(hardware)
         self._seconds, self._probe_bytes = seconds, probe_mb * _MEGA
@@ -108,15 +126,7 @@ class TrustChild:
         """See `Trust.desired`."""
         answer = self._ask(
             {
-                "op": "desired",
-                "envelope": envelope.decode("utf-8", "replace"),
-                "state": str(self._home.state / "tuf"),
-                "store": str(self._home.store),
-                "root": str(self._home.root),
-                "url": self._service.url,
-                "username": self._service.username,
-                "password": self._service.password,
-                "device": self._device,
+                **self._asked("desired", envelope, self._home.store),
                 "hardware": list(self._hardware),
                 "gen": gen,
                 "installed": dict(installed),
@@ -130,6 +140,25 @@ class TrustChild:
             for name, item in answer["slots"].items()
         }
         return Verified(desired=Desired.from_dict(answer["signed"]), slots=slots)
+
+    def order(self, envelope: bytes, *, now: float, store: Path) -> BenchOrder:
+        """See `OrderTrust.order`."""
+        answer = self._ask({**self._asked("order", envelope, store), "now": now})
+        return BenchOrder.from_dict(answer["signed"])
+
+    def _asked(self, op: str, envelope: bytes, store: Path) -> dict[str, Any]:
+        """What every question about a signed document says."""
+        return {
+            "op": op,
+            "envelope": envelope.decode("utf-8", "replace"),
+            "state": str(self._state),
+            "store": str(store),
+            "root": str(self._home.root),
+            "url": self._service.url,
+            "username": self._service.username,
+            "password": self._service.password,
+            "device": self._device,
+        }
 
     def files(self, folder: Path, *, package: str, variant: str) -> None:
         """See `Trust.files`."""
@@ -166,4 +195,4 @@ def _failed(detail: str) -> VerificationError:
     )
 
 
-__all__ = ["Evidence", "Trust", "TrustChild", "Verified"]
+__all__ = ["Evidence", "OrderTrust", "Trust", "TrustChild", "Verified"]

@@ -1,10 +1,12 @@
 """The short-lived process in which everything about trust happens: JSON in on stdin, JSON out on stdout.
 
-``python -m edgekit_agent.trust_child``. Two operations (`op`):
+``python -m edgekit_agent.trust_child``. Three operations (`op`):
 
 ``desired``  refresh TUF metadata, verify the director's signature on an envelope, its binding to
              device, hardware and gen, and fetch the signed manifests and probe sets it names;
-``files``    compare a variant's files with the manifest whose digest was verified.
+``files``    compare a variant's files with the manifest whose digest was verified;
+``order``    verify a command the same way: signed by the director, for this device, not expired, about a
+             signed package.
 
 Only here are python-tuf and cryptography imported, so that they cost the resident agent nothing. The
 requests and answers are described in `edgekit_agent.trust`, which starts this. The specification of
@@ -21,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from edgekit.digest import PREFIX, sha256_file
-from edgekit.documents import Desired, Envelope, SlotDesire
+from edgekit.documents import BenchOrder, Desired, Envelope, SlotDesire
 from edgekit.errors import DocumentError, EdgekitError, StorageError
 from edgekit.files import atomic_write, read_bytes
 from edgekit.package import Manifest, parse_manifest, split_ref
@@ -38,13 +40,14 @@ if TYPE_CHECKING:
 _MANIFEST_LIMIT = 64 << 20
 _DIRECTOR_LIMIT = 1 << 20
 _SECONDS = 60.0
+_SLACK = 300.0
 
 
 def main() -> int:
     """Answer one request; exit code 0 whenever there is an answer, refusals included."""
     request = json.load(sys.stdin)
     try:
-        answer = _desired(request) if request["op"] == "desired" else _files(request)
+        answer = {"desired": _desired, "files": _files, "order": _order}[request["op"]](request)
     except VerificationError as error:
         answer = _refusal(error, stage=error.stage, retryable=error.retryable)
     except StorageError as error:
@@ -73,13 +76,33 @@ def _desired(request: Mapping[str, Any]) -> dict[str, Any]:
     return {"ok": True, "signed": dict(envelope.signed), "slots": slots}
 
 
+def _order(request: Mapping[str, Any]) -> dict[str, Any]:
+    """A command and the manifest of the package it names, both verified."""
+    envelope = _read_envelope(request["envelope"])
+    updater = _refreshed(request)
+    _check_signature(envelope, _director_keys(updater, Path(request["state"])))
+    try:
+        order = BenchOrder.from_dict(envelope.signed)
+    except DocumentError as error:
+        raise VerificationError(str(error), code="malformed", stage="envelope") from error
+    now, device = float(request["now"]), request["device"]
+    _demand(
+        (order.device == device, "wrong_device", f"made for device {order.device}, this is {device}"),
+        (now < order.expires, "expired", f"its time was over {now - order.expires:.0f} s ago"),
+        (order.issued <= now + _SLACK, "not_yet", "it was issued later than this device's clock shows"),
+        where="order",
+    )
+    path = _manifest(updater, order, Path(request["store"]))
+    return {"ok": True, "signed": dict(envelope.signed), "manifest": str(path)}
+
+
 def _read_envelope(text: str) -> Envelope:
     try:
         envelope = Envelope.parse(text.encode())
     except DocumentError as error:
         raise VerificationError(str(error), code="malformed", stage="envelope") from error
     if not envelope.signatures:
-        raise VerificationError("the desired document is not signed", code="unsigned", stage="envelope")
+        raise VerificationError("the document is not signed", code="unsigned", stage="envelope")
     return envelope
 
 
@@ -227,7 +250,7 @@ def _bound(envelope: Envelope, request: Mapping[str, Any]) -> Desired:
         desired = Desired.from_dict(envelope.signed)
     except DocumentError as error:
         raise VerificationError(str(error), code="malformed", stage="envelope") from error
-    checks = (
+    _demand(
         (
             desired.device == request["device"],
             "wrong_device",
@@ -243,11 +266,15 @@ def _bound(envelope: Envelope, request: Mapping[str, Any]) -> Desired:
             "replayed",
             f"gen {desired.gen} is older than {request['gen']}, which was accepted before",
         ),
+        where="desired",
     )
+    return desired
+
+
+def _demand(*checks: tuple[bool, str, str], where: str) -> None:
     for fine, code, message in checks:
         if not fine:
-            raise VerificationError(message, code=code, stage="envelope", where="desired")
-    return desired
+            raise VerificationError(message, code=code, stage="envelope", where=where)
 
 
 def _slot(updater: Updater, wish: SlotDesire, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -259,7 +286,7 @@ def _slot(updater: Updater, wish: SlotDesire, request: Mapping[str, Any]) -> dic
     return {"manifest": str(path), "truth": str(truth) if truth else None}
 
 
-def _manifest(updater: Updater, wish: SlotDesire, store: Path) -> Path:
+def _manifest(updater: Updater, wish: SlotDesire | BenchOrder, store: Path) -> Path:
     """Fetch and check ``package.json`` of the wished release; returns where it lies."""
     try:
         name, version = split_ref(wish.release)
@@ -290,7 +317,7 @@ def _parsed(data: bytes, target: str) -> Manifest:
         raise VerificationError(str(error), code="malformed", stage="package", where=target) from error
 
 
-def _check_table(info: TargetFile, wish: SlotDesire) -> None:
+def _check_table(info: TargetFile, wish: SlotDesire | BenchOrder) -> None:
     """The signed variant table must name exactly the package and variant that are wished."""
     if not _is_digest(wish.package):
         raise VerificationError("not a package digest", code="malformed", stage="package", where=wish.package)

@@ -12,6 +12,14 @@ the later one. (boot_id, seq) names a message of a device for ever.
 from __future__ import annotations
 
 from edgekit.documents.base import SCHEMA, Document
+from edgekit.documents.bench import (
+    BenchFigures,
+    BenchOrder,
+    BenchResult,
+    BenchResults,
+    Measurement,
+    Measurements,
+)
 from edgekit.documents.desired import Desired, Envelope, ProbePolicy, Signature, SlotDesire, TruthProbes
 from edgekit.documents.device import DeviceFacts, DeviceStep, Event, Presence, Reason, Reported, SlotState
 from edgekit.documents.service import ControllerState, EnrolAnswer, EnrolRequest
@@ -20,6 +28,12 @@ from edgekit.documents.telemetry import Ack, ProbeReport, Telemetry, Window, par
 __all__ = [
     "SCHEMA",
     "Document",
+    "BenchFigures",
+    "BenchOrder",
+    "BenchResult",
+    "BenchResults",
+    "Measurement",
+    "Measurements",
     "Desired",
     "Envelope",
     "ProbePolicy",

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from edgekit.documents import (
     Ack,
+    BenchFigures,
+    BenchOrder,
+    BenchResult,
+    BenchResults,
     ControllerState,
     Desired,
     DeviceFacts,
@@ -13,6 +17,8 @@ from edgekit.documents import (
     EnrolRequest,
     Envelope,
     Event,
+    Measurement,
+    Measurements,
     Presence,
     ProbePolicy,
     ProbeReport,
@@ -82,6 +88,34 @@ _HEAD = {
     "at": 1_790_000_060.5,
 }
 
+_FIGURES = BenchFigures(
+    median_us=4010.0,
+    p90_us=4100.5,
+    p99_us=5000.0,
+    n=200,
+    threads=1,
+    memory_mb=61.5,
+    base_mb=40.0,
+    runtime="litert",
+    runtime_version="2.3.0",
+    backend="xnnpack",
+    load=0.4,
+    load_after=0.9,
+    busy=0.05,
+    temperature_c=61.0,
+    temperature_before_c=55.5,
+    throttled=False,
+    inputs="probes",
+)
+_BENCHED = BenchResult(
+    cid="k3v9q2m7x1",
+    device="cam-1",
+    state="done",
+    at=1_790_000_012.0,
+    digest=_VARIANT,
+    hardware="rpi4",
+    figures=_FIGURES,
+)
 SAMPLES: dict[str, Document] = {
     "facts": FACTS,
     "presence": Presence(state="online", session=4, boot_id=_BOOT, agent="0.1.0", at=1_790_000_000.0),
@@ -143,6 +177,43 @@ SAMPLES: dict[str, Document] = {
         passed=False,
         policy=ProbePolicy.OBSERVE,
         detail={"accuracy": 0.875},
+    ),
+    "bench": BenchOrder(
+        cid="k3v9q2m7x1",
+        device="cam-1",
+        issued=1_790_000_000.0,
+        expires=1_790_000_090.0,
+        release="digits@1.0.0",
+        package=_PACKAGE,
+        variant="rpi4-tflite-int8",
+        digest=_VARIANT,
+    ),
+    "bench_result": _BENCHED,
+    "bench_refused": BenchResult(
+        cid="k3v9q2m7x2",
+        device="cam-1",
+        state="refused",
+        at=1_790_000_004.0,
+        digest=_VARIANT,
+        reason=Reason(code="busy", text="it is installing or trying a model", retryable=True),
+    ),
+    "bench_results": BenchResults(device="cam-1", results=(_BENCHED,)),
+    "measurements": Measurements(
+        measurements=(
+            Measurement(
+                release="digits@1.0.0",
+                variant="rpi4-tflite-int8",
+                digest=_VARIANT,
+                profile="rpi4",
+                target="tflite",
+                precision="int8",
+                device="cam-1",
+                hardware="rpi4",
+                on_target=True,
+                at=1_790_000_012.0,
+                figures=_FIGURES,
+            ),
+        )
     ),
     "ack": Ack(boot_id=_BOOT, seq=12, also=(14, 15)),
     "controller": ControllerState(state="online", epoch=3, at=1_790_000_000.0),
