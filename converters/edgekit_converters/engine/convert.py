@@ -17,6 +17,7 @@ from edgekit.profile import load_profile
 from edgekit_converters.engine.assemble import write_package
 from edgekit_converters.engine.cache import Cache
 from edgekit_converters.engine.deployment import deployed, left_out
+from edgekit_converters.engine.fits import over_budget
 from edgekit_converters.engine.plan import CALIBRATED, Plan, Wanted, make_plan
 from edgekit_converters.engine.pool import Pool
 from edgekit_converters.engine.prepare import (
@@ -192,7 +193,7 @@ def _of(wanted: Wanted, result: Outcome, allow_breach: bool) -> Outcome:
             detail=result.verdict.why + _culprits(result),
             remedy="use a finer precision or better calibration data, or ship it with --allow-breach",
         )
-    return result
+    return over_budget(wanted, result.built.requires) or result
 
 
 def _culprits(result: Checked) -> str:

@@ -168,12 +168,19 @@ def _build(
         "job": {**job.to_dict(), **paths},
         "data": prepared.calibration.digest if calibrated and prepared.calibration else "",
         "tools": dict(tool_versions()),
+        **({"foreign": foreign} if (foreign := _foreign(wanted)) else {}),
     }
     stage = context.cache.stage("build", key, run)
     built = Built.from_dict(stage.value)
     if done:
         built = replace(built, facts={**built.facts, "compression": done})
     return stage.key, stage.folder, built
+
+
+def _foreign(wanted: Wanted) -> dict[str, str]:
+    """Versions of tools outside this environment that have a say in what the target builds."""
+    named = getattr(load_target(wanted.target), "foreign", None)
+    return {} if named is None else dict(named())
 
 
 def _ports(prepared: Prepared, wanted: Wanted) -> Mapping[str, Any]:
