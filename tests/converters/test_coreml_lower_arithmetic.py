@@ -12,6 +12,7 @@ from edgekit.errors import DataError
 from edgekit_converters.errors import Refusal
 from tests.converters.coreml_lowered import emulated, graph_model, lowered, node_model, same
 from tests.converters.graphs import Array
+from tests.converters.mil_packages import coremltools
 
 X = np.random.default_rng(0).standard_normal((2, 3, 4)).astype(np.float32)
 SIGNED = np.array([[-7, 7, -7, 7, 0, -1]], np.int32)
@@ -177,3 +178,28 @@ def test_five_axes_are_normalized_without_the_op_that_crashes() -> None:
     constants = {name: np.random.default_rng(6).random(3).astype(np.float32) for name in "sbmv"}
     model = node_model("BatchNormalization", {"x": x}, constants=constants)
     same(model, {"x": x})
+
+
+@pytest.mark.parametrize("target", ["iOS15", "iOS17"])
+def test_eight_bits_at_the_boundary_are_never_cast_to_by_core_ml(target: str) -> None:
+    """Core ML has int32 there, and its runtime takes no cast to int8: `Evaluator` refuses one."""
+    x = np.arange(-128, 128, 5, np.int8).reshape(1, -1)
+    nodes = [
+        helper.make_node("DequantizeLinear", ["x", "scale", "zero"], ["f"]),
+        helper.make_node("Relu", ["f"], ["r"]),
+        helper.make_node("QuantizeLinear", ["r", "scale", "zero"], ["y"]),
+    ]
+    constants: dict[str, Array] = {"scale": np.array(0.05, np.float32), "zero": np.array(-7, np.int8)}
+    same(graph_model(nodes, {"x": x}, ["y"], constants=constants), {"x": x}, deployment_target=target)
+
+
+def test_a_fault_of_a_rule_of_ours_is_no_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+    coremltools()
+    from edgekit_converters.targets.coreml.lower.registry import RULES
+
+    def broken(node: Any) -> Any:
+        return node.no_such_attribute
+
+    monkeypatch.setitem(RULES, "Relu", RULES["Relu"]._replace(emit=broken))
+    with pytest.raises(AttributeError, match="no_such_attribute"):
+        lowered(node_model("Relu", {"x": X}))

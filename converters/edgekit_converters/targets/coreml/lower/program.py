@@ -8,6 +8,7 @@ none without elements. Specification: coremltools' MIL builder.
 from __future__ import annotations
 
 import re
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -31,7 +32,7 @@ from edgekit_converters.targets.coreml.lower.registry import RULES, accepts
 _MAX_RANK = 5
 _MIL = {"float32": types.fp32, "int32": types.int32}
 _TOOL_ERRORS = (ValueError, TypeError, IndexError, AttributeError, NotImplementedError, AssertionError)
-"""What MIL's builder raises when it does not take an op."""
+"""What MIL's builder raises when it does not take an op; raised by a rule of ours, it is a fault of ours."""
 
 
 def ports_of(model: ir.Model, interface: Interface) -> tuple[tuple[Port, ...], tuple[Port, ...]]:
@@ -235,6 +236,8 @@ def _emit(node: ir.Node, scope: Scope) -> None:
     try:
         found = RULES[node.op_type].emit(Node(node, scope))
     except _TOOL_ERRORS as error:
+        if not _within(error, "coremltools"):
+            raise
         text = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise Refusal(f"{nodes.label(node)}: MIL does not take it: {text}", code="mil_refused") from error
     results = list(found) if isinstance(found, (list, tuple)) else [found]
@@ -242,6 +245,12 @@ def _emit(node: ir.Node, scope: Scope) -> None:
         if var is not None:
             _check(node, value, var)
             scope.vars[value] = var
+
+
+def _within(error: BaseException, package: str) -> bool:
+    """Whether `error` came from inside of `package`, and not from the code that called it."""
+    names = (frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__))
+    return any(name.partition(".")[0] == package for name in names)
 
 
 def _check(node: ir.Node, value: ir.Value, var: Var) -> None:

@@ -76,14 +76,14 @@ def _dequantize(node: Node) -> Var:
     scale, kind = _plain_scale(node), node.value(0).dtype
     stored = node.constant(0)
     if scale is not None and kind in _EIGHT:
-        name, dtype = _EIGHT[kind]
-        zero = _zero_point(node, scale, dtype)
+        zero = _zero_point(node, scale, _EIGHT[kind][1])
         if zero is not None and stored is not None and stored.ndim and node.scope.target >= 16:
             return _compressed(node, stored, scale, zero)
         if zero is not None and stored is None and node.scope.target >= 17 and node.var(0).rank:
             x = node.var(0)
-            x = x if x.dtype in (types.int8, types.uint8) else mb.cast(x=x, dtype=name)
-            return mb.dequantize(input=x, **_options(node, x.rank, scale, zero))
+            # Integers of the boundary are int32, and Core ML casts nothing to int8: these are computed below.
+            if x.dtype in (types.int8, types.uint8):
+                return mb.dequantize(input=x, **_options(node, x.rank, scale, zero))
     x = as_float(node.var(0))
     shifted = mb.sub(x=x, y=_spread(node, 2, x)) if node.has(2) else x
     return mb.mul(x=shifted, y=_spread(node, 1, x))
