@@ -26,7 +26,7 @@ PYTHON = VENV / "bin" / "python"
 STAMP = VENV / "edgekit-ready"
 LOG = VENV / "install.log"
 PROJECTS = (".", "converters", "agent", "fleet")
-UNLOCKED = (".[cli]", "./converters[tf,ml]", "./agent[litert,onnx,serial]", "./fleet")
+UNLOCKED = (".[cli]", "./converters[tf,ml,tflm]", "./agent[litert,onnx,serial]", "./fleet")
 
 
 def lock_for(python: str) -> Path | None:

@@ -61,12 +61,12 @@ LOCKS = (
         parts={"core": ("cli",), "agent": AGENT_EXTRAS},
         group="test",
     ),
-    Lock(name="converters", pythons=HOST_PYTHONS, parts={"converters": ("tf", "ml")}),
+    Lock(name="converters", pythons=HOST_PYTHONS, parts={"converters": ("tf", "ml", "tflm")}),
     Lock(name="fleet", pythons=HOST_PYTHONS, parts={"fleet": ()}),
     Lock(
         name="dev",
         pythons=HOST_PYTHONS,
-        parts={"core": ("cli",), "converters": ("tf", "ml"), "agent": AGENT_EXTRAS, "fleet": ()},
+        parts={"core": ("cli",), "converters": ("tf", "ml", "tflm"), "agent": AGENT_EXTRAS, "fleet": ()},
         group="dev",
     ),
 )

@@ -77,7 +77,7 @@ def test_the_frozen_clock_is_a_clock(clock: FrozenClock) -> None:
 
 
 def test_where_nothing_may_be_skipped_every_extra_is_installed() -> None:
-    wanted = ("tensorflow", "torch", "onnxscript", "skl2onnx", "onnxmltools", "xgboost", "lightgbm", "cv2")
+    wanted = ("tensorflow", "torch", "onnxscript", "skl2onnx", "tflite_micro", "xgboost", "lightgbm", "cv2")
     missing = [name for name in wanted if find_spec(name) is None]
     if not in_ci():
         pytest.skip(f"only where CI=true; missing here: {', '.join(missing) or 'none'}")
