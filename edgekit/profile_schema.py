@@ -91,6 +91,8 @@ RULES_MEANINGS: Mapping[str, str] = {
     "allow.unset": "Options that must not be set.",
     "allow.inputs": "How many inputs there may be; 0 for any number.",
     "allow.weights_per_channel": "Whether weights may have a scale a channel.",
+    "allow.grouped": "Whether filters may see a part of the channels.",
+    "allow.same_rank": "Whether inputs must have as many axes as each other.",
     "sources": "Where the rules come from.",
     "op": "How a set of ops may be quantized.",
     "op.ops": "ONNX op types.",

@@ -76,7 +76,8 @@ class Allow:
     of what is computed (constants of places and sizes do not count); `rank`: the most axes; `fused`:
     activations that may be fused; `padding`: the kinds taken, empty for both; `unset`: options that must not
     be set; `inputs`: how many there may be, 0 for any number; `weights_per_channel`: whether weights may have
-    a scale a channel.
+    a scale a channel; `grouped`: whether filters may see a part of the channels; `same_rank`: whether inputs
+    must have as many axes as each other.
     """
 
     ops: tuple[str, ...]
@@ -87,6 +88,8 @@ class Allow:
     unset: tuple[str, ...] = ()
     inputs: int = 0
     weights_per_channel: bool = True
+    grouped: bool = True
+    same_rank: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -234,4 +237,6 @@ def _allow(table: Table) -> Allow:
         unset=table.texts("unset"),
         inputs=table.integer("inputs", 0),
         weights_per_channel=table.flag("weights_per_channel", True),
+        grouped=table.flag("grouped", True),
+        same_rank=table.flag("same_rank", False),
     )

@@ -21,6 +21,7 @@ from edgekit_converters.errors import Refusal
 from edgekit_converters.targets.tflite.effect import require_effect
 from edgekit_converters.targets.tflite.lower import SUPPORTED, Lowered, Options, Port
 from edgekit_converters.targets.tflite.lower import build as compiled
+from edgekit_converters.targets.tflite.lower.restrict import Restriction
 from edgekit_converters.targets.tflite.lower.runtimes import litert_of
 from edgekit_converters.values import Built, Job
 
@@ -99,9 +100,12 @@ def _graph(job: Job, dialect: Dialect) -> tuple[ir.Model, Mapping[str, Any]]:
 
 
 def _lowered(job: Job, model: ir.Model, dialect: Dialect) -> Lowered:
-    operators = frozenset(load_rules(job.rules or dialect.rules).operators)
+    rules = load_rules(job.rules or dialect.rules)
     options = Options(
-        weights=_WEIGHTS.get(job.precision, "float32"), operators=operators, flat_dense=dialect.flat_dense
+        weights=_WEIGHTS.get(job.precision, "float32"),
+        operators=frozenset(rules.operators),
+        flat_dense=dialect.flat_dense,
+        grammar=Restriction(rules) if rules.allow else None,
     )
 
     def lowered(graph: ir.Model) -> Lowered:

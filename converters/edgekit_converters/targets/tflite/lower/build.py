@@ -12,8 +12,9 @@ from collections.abc import Callable
 import onnx_ir as ir
 
 from edgekit_converters import hub
+from edgekit_converters.errors import Refusal
 from edgekit_converters.targets.tflite.lower.context import Options
-from edgekit_converters.targets.tflite.lower.model import Lowered, attempt
+from edgekit_converters.targets.tflite.lower.model import Lowered, Refused, attempt
 from edgekit_converters.targets.tflite.lower.registry import rules
 
 Accepts = Callable[[ir.Node], bool]
@@ -50,8 +51,16 @@ def build(
             return made
         new = {_key(item.node) for item in made} - declined
         if not new:
-            raise made[0].reason
+            raise _named(made[0])
         declined |= new
+
+
+def _named(refused: Refused) -> Refusal:
+    """The reason, with the node where it does not say itself which one it is about."""
+    reason, node = refused.reason, refused.node
+    if reason.where is None and (node.name or "") not in reason.message:
+        reason.where = f"{node.op_type} {node.name or node.outputs[0].name}"
+    return reason
 
 
 def _key(node: ir.Node) -> _Key:

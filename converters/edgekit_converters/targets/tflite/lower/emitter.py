@@ -5,9 +5,9 @@ Nothing here knows the ONNX graph; `context` does.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import onnx_ir as ir
@@ -23,15 +23,36 @@ SMALLEST_HALF = 128
 _SHARED_BELOW = 4096  # bytes; equal constants up to this size are stored once
 
 
+class Grammar(Protocol):
+    """What a runtime with an allow-list says of ops before they are written (see `restrict`)."""
+
+    def allows(
+        self, op: str, inputs: Sequence[Tensor | None], outputs: Sequence[Spec], fields: Mapping[str, Any]
+    ) -> bool:
+        """Whether the op may be written as it is."""
+
+    def instead(
+        self,
+        emitter: Emitter,
+        op: str,
+        inputs: Sequence[Tensor | None],
+        outputs: Sequence[Spec],
+        fields: Mapping[str, Any],
+    ) -> list[Tensor] | None:
+        """What was written in place of the op; None when it may be written as it is."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """How to lower. `weights`: ``float32``, ``float16`` (stored so, computed in float32), ``int8``
     (hybrid kernels) or ``int4``. `integer_io`: a quantized port keeps its integers at the boundary.
-    `operators`: those that the runtime has, empty for all. `flat_dense`: its dense layers take any rank."""
+    `operators`: those that the runtime has, empty for all. `flat_dense`: its dense layers take any rank.
+    `grammar`: the forms in which a runtime with an allow-list takes them."""
 
     weights: str = "float32"
     integer_io: bool = True
     operators: frozenset[str] = frozenset()
+    grammar: Grammar | None = None
     flat_dense: bool = False
 
 
@@ -76,6 +97,10 @@ class Emitter:
                 remedy="use another target for this model",
                 code="unsupported_op",
             )
+        if self.options.grammar is not None:
+            other = self.options.grammar.instead(self, op, inputs, outputs, fields)
+            if other is not None:
+                return other
         if op in ("ADD", "SUB") and outputs[0].dtype is ir.DataType.INT16:
             fields["potScaleInt16"] = False
         version = version or versions.version_of(op, inputs, outputs, fields)
@@ -83,6 +108,17 @@ class Emitter:
         indices = [-1 if item is None else item.index for item in inputs]
         self.graph.add_operator(op, version, indices, [item.index for item in made], fields)
         return made
+
+    def allows(self, op: str, inputs: Sequence[Tensor | None], output: Spec, **fields: Any) -> bool:
+        """Whether the runtime takes the op in this form; another form may do, see `emit`."""
+        grammar = self.options.grammar
+        return grammar is None or grammar.allows(op, inputs, [output], fields)
+
+    def value(self, tensor: Tensor | None) -> np.ndarray | None:
+        """The array of a constant tensor, None of any other."""
+        if tensor is None or not tensor.is_constant or tensor.dtype is ir.DataType.INT4:
+            return None
+        return self._stored(tensor)
 
     def const(self, array: np.ndarray, *, name: str = "const", quant: Quant | None = None) -> Tensor:
         """A constant tensor; equal small ones are stored once."""
@@ -165,6 +201,10 @@ class Emitter:
         """A broadcasting op on two tensors of one type."""
         shape = broadcast(left.shape, right.shape)
         return self.emit(op, [left, right], Spec(shape, left.dtype), **fields)
+
+    def binary_like(self, op: str, left: Tensor, right: Tensor) -> Tensor:
+        """The same where the result has the shape, type and scale of the left one."""
+        return self.emit(op, [left, right], left.spec())
 
     def unary(self, op: str, tensor: Tensor, **fields: Any) -> Tensor:
         """An elementwise op."""

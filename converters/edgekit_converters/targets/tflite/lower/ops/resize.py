@@ -119,8 +119,8 @@ def _plain(ctx: Context, node: ir.Node, value: ir.Value, mode: str, active: Mapp
     ours: Callable[[Axis], Any] = interpolation.indices if mode == "nearest" else _linear
     theirs = interpolation.tflite_indices if mode == "nearest" else interpolation.tflite_matrix
     for flags in _FLAGS:
-        if all(_agree(ours(axis), theirs(axis.size, axis.out, **flags)) for axis in active.values()):
-            _emit_plain(ctx, node, value, mode, flags)
+        agree = all(_agree(ours(axis), theirs(axis.size, axis.out, **flags)) for axis in active.values())
+        if agree and _emit_plain(ctx, node, value, mode, flags):
             return True
     return False
 
@@ -133,20 +133,19 @@ def _agree(ours: Any, theirs: Any) -> bool:
     return bool(np.allclose(ours, theirs, rtol=0, atol=2e-6))
 
 
-def _emit_plain(ctx: Context, node: ir.Node, value: ir.Value, mode: str, flags: Mapping[str, bool]) -> None:
+def _emit_plain(ctx: Context, node: ir.Node, value: ir.Value, mode: str, flags: Mapping[str, bool]) -> bool:
+    """Whether the runtime takes the op with these flags."""
     perm = layout.channels_last(4)
     spec = ctx.output(node, perm)
     size = known(spec.shape[1:3])
     assert size is not None
     op = "RESIZE_NEAREST_NEIGHBOR" if mode == "nearest" else "RESIZE_BILINEAR"
-    made = ctx.emit(
-        op,
-        [ctx.channels_last(value), ctx.ints(size)],
-        spec,
-        alignCorners=flags["align"],
-        halfPixelCenters=flags["half"],
-    )
-    ctx.set(node.outputs[0], made, perm)
+    fields = {"alignCorners": flags["align"], "halfPixelCenters": flags["half"]}
+    inputs = [ctx.channels_last(value), ctx.ints(size)]
+    if not ctx.allows(op, inputs, spec, **fields):
+        return False
+    ctx.set(node.outputs[0], ctx.emit(op, inputs, spec, **fields), perm)
+    return True
 
 
 def _gathered(ctx: Context, tensor: Tensor, place: int, axis: Axis, mode: str) -> Tensor:
