@@ -104,7 +104,8 @@ def execute(target: str, folder: str, artifact: Json, data: str, out: str, runti
     """Run a saved artifact on every kernel set and with one and two threads; None when nothing can.
 
     `out` gets the default run's outputs by name, and ``spread:<name>``, per sample the largest
-    difference between the runs. Gives runtime, version, backend and the kernel sets that ran.
+    difference between the runs. Gives runtime, version, backend and the kernel sets that ran, or what the
+    default run's session says of itself in `ran`. A target with `threads` is run with those counts.
     """
     from edgekit_converters.targets import load_target
 
@@ -114,14 +115,17 @@ def execute(target: str, folder: str, artifact: Json, data: str, out: str, runti
         return None
     results: dict[str, Any] = {}
     backend = ""
+    told: Json = {}
     executed = found.method == "executed"
+    counts: tuple[int, ...] = getattr(found, "threads", (1, 2) if executed else (1,))
     for kernels in found.kernel_sets:
-        for threads in (1, 2) if executed else (1,):
+        for threads in counts:
             session = found.open(Path(folder), built, kernels=kernels, threads=threads)
             if session is None:
                 return None
             if not results:
                 results, backend = session.run(inputs), session.backend
+                told = getattr(session, "ran", {})
                 spreads = {name: np.zeros(len(value)) for name, value in results.items()}
                 continue
             # LiteRT's own kernels wait for each other in a loop: two threads of them take seconds.
@@ -137,6 +141,7 @@ def execute(target: str, folder: str, artifact: Json, data: str, out: str, runti
         "version": found.version() if executed else version("edgekit-converters"),
         "backend": backend,
         "kernel_sets": list(found.kernel_sets),
+        **told,
     }
 
 

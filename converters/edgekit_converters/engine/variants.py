@@ -135,6 +135,7 @@ def _build(
     context: Context, prepared: Prepared, wanted: Wanted, ranges: Path | None, route: Route
 ) -> tuple[str, Path, Built]:
     calibrated = wanted.precision in CALIBRATED
+    sampled = calibrated or "samples" in _wishes(wanted)
     hub: Path | None = prepared.hub.path
     done: Mapping[str, Any] = {}
     if wanted.precision in FORMS:
@@ -149,7 +150,7 @@ def _build(
         outputs=prepared.resolved.outputs,
         options={**wanted.options, **({"route": route.name} if route.name else {})},
         contract=_ports(prepared, wanted),
-        calibration=str(calibration_file(context)) if calibrated and prepared.calibration else None,
+        calibration=str(calibration_file(context)) if sampled and prepared.calibration else None,
         ranges=str(ranges) if calibrated and ranges else None,
         rules=wanted.rules,
         seed=context.request.seed,
@@ -166,7 +167,7 @@ def _build(
     }
     key = {
         "job": {**job.to_dict(), **paths},
-        "data": prepared.calibration.digest if calibrated and prepared.calibration else "",
+        "data": prepared.calibration.digest if sampled and prepared.calibration else "",
         "tools": dict(tool_versions()),
         **({"foreign": foreign} if (foreign := _foreign(wanted)) else {}),
     }
@@ -177,6 +178,12 @@ def _build(
     return stage.key, stage.folder, built
 
 
+def _wishes(wanted: Wanted) -> tuple[str, ...]:
+    """What the target wants in its jobs beyond the usual: ``samples`` (also for floats), ``contract``."""
+    found: tuple[str, ...] = getattr(load_target(wanted.target), "wishes", ())
+    return found
+
+
 def _foreign(wanted: Wanted) -> dict[str, str]:
     """Versions of tools outside this environment that have a say in what the target builds."""
     named = getattr(load_target(wanted.target), "foreign", None)
@@ -184,11 +191,13 @@ def _foreign(wanted: Wanted) -> dict[str, str]:
 
 
 def _ports(prepared: Prepared, wanted: Wanted) -> Mapping[str, Any]:
-    """What the contract says about inputs and outputs, for artifacts that show it to their users."""
-    if not wanted.options.get("image_inputs") and not wanted.options.get("class_labels"):
+    """What the contract says about itself, inputs and outputs, for artifacts that show it to their users."""
+    asked = wanted.options.get("image_inputs") or wanted.options.get("class_labels")
+    if not asked and "contract" not in _wishes(wanted):
         return {}
     contract = prepared.resolved.contract
     return {
+        **({} if asked else {"name": contract.name, "version": contract.version}),
         "inputs": [asdict(item) for item in contract.inputs],
         "outputs": [asdict(item) for item in contract.outputs],
     }

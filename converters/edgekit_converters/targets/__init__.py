@@ -6,7 +6,9 @@ plain worker, or ``emulated`` by something of ours in the building one), names i
 kernel sets that the runtime offers here, the first being the default; `imports`, where it has them, are
 modules that a worker may import ahead; `open` gives a session on one of them.
 A target whose files several runtimes take has `on(runtime)`, which gives the target as that one runs it.
-A session that holds more than memory has `close`.
+A session that holds more than memory has `close`; one that ran otherwise than its target says has `ran`
+(method, runtime, version). A target may name `wishes` for its jobs (``samples``, ``contract``) and the
+`threads` to run with.
 """
 
 from __future__ import annotations
