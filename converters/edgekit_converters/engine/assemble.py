@@ -24,7 +24,7 @@ from edgekit.package import (
     load_package,
     variant_digest,
 )
-from edgekit.profile import match_profiles
+from edgekit.profile import load_profile, match_profiles
 from edgekit.rules import load_rules
 from edgekit_converters.engine.figures import measured
 from edgekit_converters.engine.plan import Plan, Wanted
@@ -264,6 +264,13 @@ def _facts(
     hub = prepared.hub
     return {
         "variants": variants,
+        "boards": {
+            profile.name: {
+                "title": profile.title,
+                "accelerators": [asdict(item) for item in profile.accelerators],
+            }
+            for profile in map(load_profile, context.request.profiles)
+        },
         "warnings": list(prepared.warnings),
         "notes": [*plan.notes, *rescue_notes(plan, outcomes)],
         "origin": prepared.origin,

@@ -9,6 +9,7 @@ from typing import Any
 _WIDTH, _HEIGHT = 340, 150
 _BASE = 118
 _LAYERS = 60
+_WORST = 5
 
 
 def predictions(found: Mapping[str, Any]) -> str:
@@ -59,19 +60,34 @@ def gain(found: Mapping[str, Sequence[float]]) -> str:
 def layers(found: Sequence[Mapping[str, Any]]) -> str:
     """A bar a layer, in the graph's order: signal to noise in dB after it, at most 60 shown."""
     shown = found[:_LAYERS]
-    step = (_WIDTH - 20) / max(1, len(shown))
+    step = (_WIDTH - 38) / max(1, len(shown))
     parts = [_open("signal to noise after each layer, in dB")]
+    for level in (20, 40, 60):
+        y = _BASE - 100 * level / 60
+        parts.append(f'<line class="grid" x1="28" x2="{_WIDTH - 8}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(f'<text class="tick end" x="24" y="{y + 4:.1f}">{level}</text>')
     for index, item in enumerate(shown):
-        height = max(1.0, min(60.0, float(item["snr"])) * 100 / 60)
+        snr = float(item["snr"])
+        height = max(1.0, min(60.0, snr)) * 100 / 60
+        kind = "low" if snr < 20 else "fair" if snr < 30 else "variant"
         parts.append(
-            f'<rect class="bar variant" x="{10 + step * index:.1f}" y="{_BASE - height:.1f}" '
+            f'<rect class="bar {kind}" x="{30 + step * index:.1f}" y="{_BASE - height:.1f}" '
             f'width="{step * 0.8:.1f}" height="{height:.1f}"><title>{escape(str(item["name"]))} '
-            f"({escape(str(item['op']))}): {item['snr']:.1f} dB</title></rect>"
+            f"({escape(str(item['op']))}): {snr:.1f} dB</title></rect>"
         )
-    parts.append(
-        f'<text class="axis" x="{_WIDTH / 2}" y="134">layers in order; 60 dB is the top</text></svg>'
-    )
+    more = f", the first {_LAYERS} of {len(found)}" if len(found) > _LAYERS else ""
+    parts.append(f'<text class="axis" x="{_WIDTH / 2}" y="138">layers in order{more}</text></svg>')
     return "".join(parts)
+
+
+def worst_layers(facts: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The layers that add most noise, most first; none of a variant that was not quantized by us."""
+    found = facts.get("quantization", {}).get("layers", [])
+    ranked = sorted(found, key=lambda item: float(item["added"]), reverse=True)[:_WORST]
+    return [
+        {"name": str(item["name"]), "op": str(item["op"]), "snr": f"{float(item['snr']):.1f} dB"}
+        for item in ranked
+    ]
 
 
 def panels(found: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, str]:
