@@ -227,8 +227,8 @@ def _measurements(
             context.progress.step(wanted.id, "measuring")
             known[key] = measured(context, prepared, wanted, found)
             context.progress.step(wanted.id, "done")
-        size = manifest.variant(wanted.id).size
-        figures[wanted.id] = {"size_bytes": size, **(known[key] or {})}
+        size = _size(found, manifest.variant(wanted.id).size)
+        figures[wanted.id] = {**size, **(known[key] or {})}
     return {
         "package": manifest.digest,
         "ref": manifest.ref,
@@ -242,6 +242,13 @@ def _measurements(
         "source_bytes": prepared.source.bytes,
         "variants": figures,
     }
+
+
+def _size(checked: Checked, files: int) -> dict[str, int]:
+    """Bytes of the model: all files, unless the target says which of them the model is; and of its arena."""
+    facts = checked.built.facts
+    arena = {"arena_bytes": facts["arena"]["needed"]} if facts.get("arena") else {}
+    return {"size_bytes": facts.get("model_bytes", files), **arena}
 
 
 def _facts(

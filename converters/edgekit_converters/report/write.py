@@ -41,6 +41,10 @@ def _words(code: str) -> str:
     return code.replace("_", " ")
 
 
+_OTHER_KERNELS = ("tflm", "c99")
+"""Targets whose kernels on this machine are not those of the board: their times here say nothing of it."""
+
+
 def slower_than_float(manifest: Manifest, measurements: Mapping[str, Any]) -> list[str]:
     """Warnings where a variant is slower here than the same target's fp32."""
     floats = {
@@ -51,6 +55,8 @@ def slower_than_float(manifest: Manifest, measurements: Mapping[str, Any]) -> li
     found = []
     for item in manifest.variants:
         base, own = floats.get((item.profile, item.target)), latency(measurements, item)
+        if item.target in _OTHER_KERNELS:
+            continue
         if item.precision != "fp32" and base and own and own > 1.1 * base:
             found.append(f"{item.id} is slower than fp32 on this machine: {own:.0f} µs against {base:.0f} µs")
     return found

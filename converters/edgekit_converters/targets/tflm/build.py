@@ -30,6 +30,7 @@ def build(job: Job, folder: Path) -> Built:
     taken = arena.measure(data) if find_spec("tflite_micro") is not None else None
     written = project.write(folder, data, asked, found, taken)
     facts: dict[str, Any] = {
+        "model_bytes": len(data),
         "arena": None if taken is None else taken.to_dict(),
         "prepared_files": list(written),
         "compiled": toolchain.tried(folder),

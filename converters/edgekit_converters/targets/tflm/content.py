@@ -71,7 +71,8 @@ def require(found: Content, rules: Rules) -> None:
             remedy="give the float model: its batch becomes one",
             code="fixed_batch",
         )
-    missing = [name for name in found.operators if rules.operators and name not in rules.operators]
+    known = {name for entry in rules.allow for name in entry.ops}
+    missing = [name for name in found.operators if name not in known]
     if missing:
         raise Refusal(
             f"TFLite Micro has no {', '.join(missing)}",

@@ -28,22 +28,38 @@ _MADE = "// Made by edgekit; made anew with each conversion. Prepared: see READM
 
 
 def write(folder: Path, data: bytes, found: Content, built: Built, arena: Arena | None) -> tuple[str, ...]:
-    """Write the sources beside the file; gives their names."""
+    """Write the sources beside the file, and a README; gives their names."""
+    if arena is None:
+        basis = "A guess: the tflite-micro wheel was not installed, so nothing was measured."
+    else:
+        basis = (
+            f"Measured with the tflite-micro wheel on a 64-bit host: {arena.needed} bytes (tensors\n"
+            f"// {arena.head}, structures {arena.tail}), an upper estimate for 32 bits; then a margin."
+        )
+    size = arena_bytes(_GUESS if arena is None else arena.needed)
+    names = sources(folder, data, found.operators, size=size, basis=basis)
+    (folder / "README.md").write_text(_readme(found, built, arena, size, len(data)), encoding="utf-8")
+    return tuple(sorted((*names, "README.md")))
+
+
+def sources(
+    folder: Path, data: bytes, operators: tuple[str, ...], *, size: int, basis: str
+) -> tuple[str, ...]:
+    """Write array, operator list and ``main.cc`` with an arena of `size` bytes; `basis` says where from."""
     files = {
         "model_data.h": _header(len(data)),
         "model_data.cc": _array(data),
-        "op_resolver.h": resolver(found.operators),
-        "main.cc": _main(arena),
-        "README.md": _readme(found, built, arena, len(data)),
+        "op_resolver.h": resolver(operators),
+        "main.cc": _main(size, basis),
     }
     for name, text in files.items():
         (folder / name).write_text(text, encoding="utf-8")
-    return tuple(sorted(files))
+    return tuple(files)
 
 
-def arena_bytes(arena: Arena | None) -> int:
-    """The arena that ``main.cc`` reserves."""
-    return _GUESS if arena is None else -(-(arena.needed + MARGIN) // 1024) * 1024
+def arena_bytes(needed: int) -> int:
+    """The arena that ``main.cc`` reserves where `needed` bytes were found necessary."""
+    return -(-(needed + MARGIN) // 1024) * 1024
 
 
 def method(operator: str) -> str:
@@ -99,15 +115,7 @@ alignas(16) const unsigned char kModel[kModelSize] = {{
 """
 
 
-def _main(arena: Arena | None) -> str:
-    size = arena_bytes(arena)
-    if arena is None:
-        basis = "A guess: the tflite-micro wheel was not installed, so nothing was measured."
-    else:
-        basis = (
-            f"Measured with the tflite-micro wheel on a 64-bit host: {arena.needed} bytes (tensors\n"
-            f"// {arena.head}, structures {arena.tail}), an upper estimate for 32 bits; then a margin."
-        )
+def _main(size: int, basis: str) -> str:
     return f"""{_MADE}
 #include "model_data.h"
 #include "op_resolver.h"
@@ -159,7 +167,7 @@ int main() {{
 """
 
 
-def _readme(found: Content, built: Built, arena: Arena | None, size: int) -> str:
+def _readme(found: Content, built: Built, arena: Arena | None, reserved: int, size: int) -> str:
     ports = "\n".join(
         f"| {kind} | `{port.name}` | {_sizes(port.shape)} | {_integers(port.quantization)} |"
         for kind, items in (("input", built.inputs), ("output", built.outputs))
@@ -174,7 +182,7 @@ of TFLM when the model is converted. The file `{FILE}` itself is what was checke
 | what | |
 | --- | --- |
 | model | {size} bytes, read in place from flash |
-| arena | {measured}; `main.cc` reserves {arena_bytes(arena)} |
+| arena | {measured}; `main.cc` reserves {reserved} |
 | operators | {", ".join(found.operators)} |
 
 | port | name | shape (-1: one sample) | integers |

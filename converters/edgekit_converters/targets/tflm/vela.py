@@ -11,7 +11,6 @@ from __future__ import annotations
 import csv
 import json
 import re
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Mapping
@@ -20,19 +19,21 @@ from typing import Any
 
 from edgekit_converters.errors import ToolFailed
 from edgekit_converters.sidecars import VELA
+from edgekit_converters.targets.tflm import content, project
 
 FOLDER = "ethos-u"
 KEYS = ("accelerator_config", "config", "system_config", "memory_mode")
 _SECONDS = 300
+_STRUCTURES = 4096
 _OPERATORS = re.compile(r"^(CPU|NPU) operators = (\d+)", re.MULTILINE)
-_ON_CPU = re.compile(r"^\s+CPU: (\w+) = ", re.MULTILINE)
+_NPU = "ethos-u"
 
 
 def made(path: Path, folder: Path, options: Mapping[str, Any]) -> dict[str, Any]:
     """Compile the file at `path`; the result lies in ``ethos-u`` below `folder`.
 
-    Gives ``status`` (``prepared``, ``absent`` or ``failed``) and what Vela said: its failures are told, not
-    raised.
+    Gives ``status`` (``prepared``, ``useless``, ``absent`` or ``failed``) and what Vela said: its failures
+    are told, not raised.
     """
     settings = {key: str(options[key]) for key in KEYS if key in options}
     python = VELA.python()
@@ -43,7 +44,7 @@ def made(path: Path, folder: Path, options: Mapping[str, Any]) -> dict[str, Any]
         why = f"the profile's target options lack vela.{', vela.'.join(missing)}"
         return {"status": "failed", "why": why, "remedy": "say which system Vela shall compile for"}
     try:
-        return _compiled([str(python), "-m", "ethosu.vela.vela"], path, folder / FOLDER, settings)
+        return _compiled([str(python), "-m", "ethosu.vela"], path, folder / FOLDER, settings)
     except ToolFailed as error:
         return {"status": "failed", "why": error.message, "remedy": "the plain int8 file runs on the CPU"}
 
@@ -56,17 +57,27 @@ def _compiled(command: list[str], path: Path, out: Path, settings: Mapping[str, 
         files = sorted(Path(work).glob("*_vela.tflite"))
         if len(tables) != 1 or len(files) != 1:
             raise ToolFailed(f"Vela wrote {len(files)} files and {len(tables)} summaries, one each expected")
-        facts = {**summary(tables[0].read_text(encoding="utf-8")), **operators(said)}
-        out.mkdir(exist_ok=True)
-        shutil.copyfile(files[0], out / "model_vela.tflite")
+        data = files[0].read_bytes()
+        figures = summary(tables[0].read_text(encoding="utf-8"))
+        counts = operators(said)
+    kinds = content.read(data).operators
+    if _NPU not in kinds:
+        return {"status": "useless", "why": "the NPU has none of its operators", "version": VELA.version}
+    out.mkdir(exist_ok=True)
+    (out / "model_vela.tflite").write_bytes(data)
     facts = {
         "status": "prepared",
         "why": "an Ethos-U runs it, and there is none here",
         "version": VELA.version,
         "settings": dict(settings),
         "file": f"{FOLDER}/model_vela.tflite",
-        **facts,
+        "on_cpu": [name for name in kinds if name != _NPU],
+        **figures,
+        **counts,
     }
+    basis = f"Vela's own estimate of the tensors' memory ({figures['sram_kb']} KiB), and room for structures."
+    size = project.arena_bytes(round(1024 * figures["sram_kb"]) + _STRUCTURES)
+    project.sources(out, data, kinds, size=size, basis=basis)
     (out / "vela.json").write_text(json.dumps(facts, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     return facts
 
@@ -106,7 +117,6 @@ def summary(text: str) -> dict[str, Any]:
 
 
 def operators(said: str) -> dict[str, Any]:
-    """How many of Vela's operators run where, and the kinds that stay on the CPU."""
+    """How many of Vela's own operators (it splits and joins ours) run where."""
     counts = {place: int(count) for place, count in _OPERATORS.findall(said)}
-    on_cpu = sorted(set(_ON_CPU.findall(said)))
-    return {"npu_ops": counts.get("NPU"), "cpu_ops": counts.get("CPU"), "on_cpu": on_cpu}
+    return {"npu_ops": counts.get("NPU"), "cpu_ops": counts.get("CPU")}
