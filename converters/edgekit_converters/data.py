@@ -12,7 +12,7 @@ import re
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,16 @@ class Dataset:
     def n(self) -> int:
         """Number of samples."""
         return int(next(iter(self.inputs.values())).shape[0])
+
+    def at(self, places: Sequence[int]) -> Dataset:
+        """The samples at these places alone."""
+        rows = list(places)
+        return replace(
+            self,
+            inputs={name: value[rows] for name, value in self.inputs.items()},
+            labels=None if self.labels is None else self.labels[rows],
+            slices=None if self.slices is None else self.slices[rows],
+        )
 
 
 def read_dataset(path: Path, inputs: Sequence[Tensor], ranges: Mapping[str, tuple[float, float]]) -> Dataset:

@@ -128,9 +128,9 @@ def _verification(prepared: Prepared, wanted: Wanted, checked: Checked) -> Verif
         backend=ran["backend"],
         machine=platform.machine(),
         on_target=ran["method"] == "executed" and wanted.profile.name in _host_profiles(),
-        n=prepared.samples.n,
+        n=len(ran["samples"]) if "samples" in ran else prepared.samples.n,
         metrics={**verdict.metrics, "why": verdict.why},
-        reasons=verdict.reasons,
+        reasons=(*verdict.reasons, *(("fewer_samples",) if "samples" in ran else ())),
     )
 
 

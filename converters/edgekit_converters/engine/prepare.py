@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -73,6 +73,12 @@ class Prepared:
             reference=self.reference,
             warnings=self.warnings,
         )
+
+    def at(self, places: Sequence[int]) -> Prepared:
+        """The same with these evaluation samples alone; `data` keeps all of them."""
+        rows = list(places)
+        reference = {name: value[rows] for name, value in self.reference.items()}
+        return replace(self, samples=self.samples.at(places), reference=reference)
 
 
 @dataclass(frozen=True, kw_only=True)
