@@ -24,10 +24,10 @@ class C99Session:
 
     def __init__(self, folder: Path, artifact: Built, *, kernels: str) -> None:
         self.backend = f"cc -{kernels}"
-        self._place = tempfile.TemporaryDirectory(prefix="edgekit-c99-")
-        built = Path(self._place.name) / "model.so"
-        compile_c(folder, built, (f"-{kernels}", "-shared", "-fPIC"), skip=SERIAL)
-        self._library = ctypes.CDLL(str(built))
+        with tempfile.TemporaryDirectory(prefix="edgekit-c99-") as place:  # once loaded, the file may go
+            built = Path(place) / "model.so"
+            compile_c(folder, built, (f"-{kernels}", "-shared", "-fPIC"), skip=SERIAL)
+            self._library = ctypes.CDLL(str(built))
         for name in ("model_input", "model_output"):
             getattr(self._library, name).restype = ctypes.c_void_p
         for name in ("model_input_bytes", "model_output_bytes"):
