@@ -17,6 +17,7 @@ _PATH = click.Path(path_type=Path)
 @click.option("--contract", type=_PATH, help="With --source: model.toml.")
 @click.option("--calibration", type=_PATH, help="With --source: the calibration data given then.")
 @click.option("--validation", type=_PATH, help="With --source: the validation data given then.")
+@click.option("--finetune", metavar="FILE.PY:FUNCTION", help="With --source: the function given then.")
 @click.option("--trust", is_flag=True, help="With --source: load a pickle, which runs code in it.")
 @click.option("--json", "as_json", is_flag=True, help="Print the checks as JSON.")
 @click.pass_context

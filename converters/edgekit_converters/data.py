@@ -75,7 +75,12 @@ def read_dataset(path: Path, inputs: Sequence[Tensor], ranges: Mapping[str, tupl
         _check(named[spec.name], spec, ranges.get(spec.name), f"{path}: {spec.name}")
     sizes = {name: len(array) for name, array in named.items()}
     if len(set(sizes.values())) != 1:
-        raise DataError(f"the inputs have different numbers of samples: {sizes}", where=str(path))
+        raise DataError(
+            f"the inputs have different numbers of samples: {sizes}",
+            where=str(path),
+            remedy="give every input the same samples, in the same order",
+            code="wrong_length",
+        )
     n = next(iter(sizes.values()))
     for name in _SPECIAL:
         if name in arrays and (arrays[name].ndim == 0 or len(arrays[name]) != n):
@@ -86,6 +91,7 @@ def read_dataset(path: Path, inputs: Sequence[Tensor], ranges: Mapping[str, tupl
                 remedy="give one entry for each sample, in the same order",
                 code="wrong_length",
             )
+    _check_kind(arrays.get("labels"), path)
     return Dataset(
         inputs=named,
         labels=arrays.get("labels"),
@@ -93,6 +99,19 @@ def read_dataset(path: Path, inputs: Sequence[Tensor], ranges: Mapping[str, tupl
         where=str(path),
         digest=sha256_hex("".join(sha256_file(item) for item in files).encode()),
     )
+
+
+def _check_kind(labels: Array | None, path: Path) -> None:
+    """Labels are numbers, whatever the task; finite ones."""
+    if labels is None:
+        return
+    if labels.dtype.kind not in "biuf" or not np.isfinite(labels).all():
+        raise DataError(
+            f"{labels.dtype} is no kind of label" if labels.dtype.kind not in "biuf" else "NaN or infinity",
+            where=f"{path}: labels",
+            remedy="give class numbers from 0 in the order of the model's output, or the true values",
+            code="wrong_labels",
+        )
 
 
 def check_labels(data: Dataset, classes: int) -> None:
@@ -107,7 +126,11 @@ def check_labels(data: Dataset, classes: int) -> None:
     where = f"{data.where}: labels"
     if labels.ndim != 1 or labels.dtype.kind not in "iu":
         raise DataError(
-            f"one whole number a sample was expected, not {labels.dtype} {labels.shape}", where=where
+            f"one whole number a sample was expected, not {labels.dtype} {labels.shape}",
+            where=where,
+            remedy="store class numbers, labels.astype('int64'), one a sample; for other labels write "
+            "the task into the contract (outputs.task)",
+            code="wrong_labels",
         )
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= classes:
@@ -115,6 +138,7 @@ def check_labels(data: Dataset, classes: int) -> None:
             f"labels within [0, {classes - 1}] were expected, found [{low}, {high}]",
             where=where,
             remedy="labels are class numbers from 0 in the order of the model's output",
+            code="wrong_labels",
         )
 
 
@@ -169,7 +193,11 @@ def _read_folder(path: Path) -> tuple[dict[str, Array], list[Path]]:
         parts = [_read_npz(item) for item in packs]
         names = set(parts[0])
         if any(set(part) != names for part in parts):
-            raise DataError("the npz files hold different arrays", where=str(path))
+            raise DataError(
+                "the npz files hold different arrays",
+                where=str(path),
+                remedy="give every file the same arrays: they are joined in the order of their names",
+            )
         try:
             joined = {name: np.concatenate([part[name] for part in parts]) for name in sorted(names)}
         except ValueError as error:

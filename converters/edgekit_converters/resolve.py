@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -80,13 +81,21 @@ def resolve(contract: Contract, signature: Signature, source: Source, *, where: 
     Raises:
         ContractError: ports, dtypes or shapes that do not fit, or a free axis that nobody pinned.
     """
+    safe = _names_apart([port.name for port in (*signature.inputs, *signature.outputs)], contract)
     inputs = _pair(contract.inputs, signature.inputs, f"{where}: inputs")
     outputs = _pair(contract.outputs, signature.outputs, f"{where}: outputs")
     full_inputs = tuple(
-        _input(port, spec, f"{where}: inputs.{spec.name if spec else port.name}") for port, spec in inputs
+        _input(port, spec, f"{where}: inputs.{spec.name if spec else port.name}", safe[port.name])
+        for port, spec in inputs
     )
     full_outputs = tuple(
-        _output(port, spec, signature.activation if index == 0 else "none", f"{where}: outputs.{port.name}")
+        _output(
+            port,
+            spec,
+            signature.activation if index == 0 else "none",
+            f"{where}: outputs.{port.name}",
+            safe[port.name],
+        )
         for index, (port, spec) in enumerate(outputs)
     )
     if signature.labels and full_outputs and not full_outputs[0].labels:
@@ -94,10 +103,19 @@ def resolve(contract: Contract, signature: Signature, source: Source, *, where: 
     names = {port.name: spec.name for (port, _), spec in zip(inputs, full_inputs, strict=True)}
     for (port, _), found in zip(outputs, full_outputs, strict=True):
         if port.name in names:
-            raise ContractError(f"{port.name!r} is an input and an output", where=where)
+            raise ContractError(
+                f"{port.name!r} is an input and an output",
+                where=where,
+                remedy="export the model with another name for one of them",
+            )
         names[port.name] = found.name
     if len(set(names.values())) != len(names):
-        raise ContractError("an input and an output have the same name", where=where)
+        twice = sorted(name for name in names.values() if list(names.values()).count(name) > 1)
+        raise ContractError(
+            f"{twice[0]!r} is the name of several inputs or outputs",
+            where=where,
+            remedy="give each its own name in model.toml",
+        )
     ports = {item.name for item in full_outputs}
     for metric in contract.metrics:
         if metric.output is not None and metric.output not in ports:
@@ -106,7 +124,7 @@ def resolve(contract: Contract, signature: Signature, source: Source, *, where: 
                 where=f"{where}: metrics.{metric.name}.output",
                 remedy=did_you_mean(metric.output, ports),
             )
-    name = contract.name or re.sub(r"[^A-Za-z0-9._+-]", "-", Path(source.path).stem).lstrip("._+-") or "model"
+    name = contract.name or _model_name(Path(source.path).stem, where)
     completed = replace(
         contract,
         name=name,
@@ -138,6 +156,44 @@ def _with_first(resolved: Resolved, first: OutputSpec) -> Resolved:
     return replace(resolved, contract=replace(resolved.contract, outputs=outputs))
 
 
+def _names_apart(names: Sequence[str], contract: Contract) -> dict[str, str]:
+    """By port name a name that every runtime takes; ``a:0`` and ``a_0`` stay two names."""
+    given = {item.name for item in contract.inputs} | {item.name for item in contract.outputs}
+    taken = {name for name in names if safe_name(name) == name} | given
+    found: dict[str, str] = {}
+    for name in dict.fromkeys(names):
+        safe, count = safe_name(name), 0
+        while safe != name and (safe in taken or safe in found.values()):
+            count += 1
+            safe = f"{safe_name(name)}_{count}"
+        found[name] = safe
+    return found
+
+
+_SPELLED = str.maketrans(
+    {"ß": "ss", "æ": "ae", "Æ": "AE", "ø": "o", "Ø": "O", "ł": "l", "Ł": "L", "đ": "d", "Đ": "D", "œ": "oe"}
+)
+
+
+def _model_name(stem: str, where: str) -> str:
+    """The file's name as a model's: letters with marks lose the marks, other signs become ``-``.
+
+    Raises:
+        ContractError: there are letters that have no Latin form.
+    """
+    spelled = unicodedata.normalize("NFKD", stem.translate(_SPELLED))
+    plain = "".join(sign for sign in spelled if not unicodedata.combining(sign))
+    lost = [sign for sign in plain if sign.isalnum() and not sign.isascii()]
+    if lost:
+        raise ContractError(
+            f"the name {stem!r} has letters that a model's name cannot have: {''.join(dict.fromkeys(lost))}",
+            where=where,
+            remedy='write [model] name = "…" into model.toml, in letters A to Z, digits and . _ + -',
+            code="unusable_name",
+        )
+    return re.sub(r"[^A-Za-z0-9._+-]", "-", plain).lstrip("._+-") or "model"
+
+
 def _pair(
     specs: Sequence[InputSpec | OutputSpec], ports: Sequence[Tensor], where: str
 ) -> list[tuple[Tensor, InputSpec | OutputSpec | None]]:
@@ -158,9 +214,9 @@ def _pair(
     )
 
 
-def _input(port: Tensor, spec: InputSpec | OutputSpec | None, where: str) -> InputSpec:
+def _input(port: Tensor, spec: InputSpec | OutputSpec | None, where: str, name: str) -> InputSpec:
     assert spec is None or isinstance(spec, InputSpec)
-    base = spec or InputSpec(name=safe_name(port.name), dtype=port.dtype)
+    base = spec or InputSpec(name=name, dtype=port.dtype)
     _same_dtype(base.dtype, port, where)
     shape = _merged(port.shape, base.shape, where)
     if -1 in shape[1:]:
@@ -173,9 +229,11 @@ def _input(port: Tensor, spec: InputSpec | OutputSpec | None, where: str) -> Inp
     return replace(base, shape=shape)
 
 
-def _output(port: Tensor, spec: InputSpec | OutputSpec | None, activation: str, where: str) -> OutputSpec:
+def _output(
+    port: Tensor, spec: InputSpec | OutputSpec | None, activation: str, where: str, name: str
+) -> OutputSpec:
     assert spec is None or isinstance(spec, OutputSpec)
-    base = spec or OutputSpec(name=safe_name(port.name), dtype=port.dtype)
+    base = spec or OutputSpec(name=name, dtype=port.dtype)
     _same_dtype(base.dtype, port, where)
     found = replace(base, shape=_merged(port.shape, base.shape, where))
     if found.activation == "none" and activation != "none":

@@ -147,6 +147,11 @@ def _external_data(path: Path) -> list[Path]:
 
     What is missing or leads out of the folder is left to the frontend, which refuses it.
     """
+    return [item for item in weight_files(path) if item.is_file()]
+
+
+def weight_files(path: Path) -> list[Path]:
+    """The files within an ONNX file's folder that it says its weights lie in, there or not."""
     import onnx
     from google.protobuf.message import DecodeError
     from onnx.external_data_helper import ExternalDataInfo, uses_external_data
@@ -160,7 +165,7 @@ def _external_data(path: Path) -> list[Path]:
         tensors += [attribute.t for attribute in node.attribute if attribute.HasField("t")]
     places = {ExternalDataInfo(item).location for item in tensors if uses_external_data(item)}
     found = (path.parent / place for place in sorted(places) if ".." not in Path(place).parts)
-    return [item for item in found if item.is_file() and path.parent in item.parents]
+    return [item for item in found if path.parent in item.parents]
 
 
 def _folder_kind(path: Path) -> str:

@@ -16,6 +16,7 @@ import pytest
 from edgekit.package import load_package
 from edgekit_converters.npz import load_arrays
 from edgekit_converters.onnx_session import OnnxSession
+from edgekit_converters.report.doubts import warned
 from tests.converters.conftest import edgekit
 from tests.converters.graphs import GraphBuilder, save, small_cnn
 
@@ -82,7 +83,45 @@ def test_evaluation_data_outside_of_the_calibrated_range_are_a_warning(
         done = edgekit("convert", model, *ONNX_HOST, *options, cache=cache, check=(0, 3))
         assert json.loads(done.out)["warnings"] == said
         notes = json.loads((tmp_path / "out" / "report" / "report.json").read_text())["notes"]
-        assert [f"calibration data: {code.replace('_', ' ')}" in notes for code in said] == [True] * len(said)
+        assert [warned(code) in notes for code in said] == [True] * len(said)
+
+
+@pytest.mark.parametrize(
+    ("task", "labels", "said"),
+    [
+        ("detection", np.zeros((64, 2), np.int64), "labels (n, m, 5)"),
+        ("segmentation", np.zeros((64, 2, 2), np.int64), "labels"),
+        ("regression", np.zeros((64, 3), np.float32), "labels"),
+        ("classification", np.zeros(64, np.float32), "astype('int64')"),
+        ("classification", np.array(["cat"] * 64), "labels"),
+    ],
+)
+def test_labels_of_another_task_are_a_usage_error_with_the_field(
+    task: str, labels: Any, said: str, model: Path, cache: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "model.toml").write_text(f'[[outputs]]\nname = "y"\ntask = "{task}"\n')
+    validation = samples(tmp_path / "val.npz", 64, labels=labels)
+    options = ("--precision", "fp32", "--validation", validation, "--out", tmp_path / "out")
+    done = edgekit("convert", model, *ONNX_HOST, *options, cache=cache, check=(2,))
+    assert "val.npz: labels" in done.err
+    assert said in done.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_labels_that_nothing_takes_do_not_blame_the_calibration(
+    model: Path, cache: Path, tmp_path: Path
+) -> None:
+    validation = samples(tmp_path / "val.npz", 64, labels=np.zeros((64, 5, 5), np.float32))
+    options = ("--precision", "fp32", "--validation", validation, "--out", tmp_path / "out")
+    (tmp_path / "model.toml").write_text('[[outputs]]\nname = "y"\nactivation = "none"\n')
+    done = edgekit("convert", _untold(tmp_path), *ONNX_HOST, *options, cache=cache)
+    assert "calibration data" not in done.out
+    assert "labels are not used: no output has a task" in done.out
+
+
+def _untold(folder: Path) -> Path:
+    g = GraphBuilder((3, 8, 8))
+    return save(g.model(g.op("Relu", "x"), [3, 8, 8]), folder / "relu.onnx")
 
 
 def test_an_unknown_profile_names_the_nearest(model: Path, cache: Path, tmp_path: Path) -> None:

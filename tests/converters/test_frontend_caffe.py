@@ -212,6 +212,18 @@ def test_truncated_weights_are_refused_with_their_file(tmp_path: Path) -> None:
         assert str(caught.value.where).endswith("net.caffemodel")
 
 
+@pytest.mark.parametrize(("data", "said"), [(b"", "empty"), (b"\x0a\x01a", r"InnerProduct|Convolution")])
+def test_a_net_without_its_weights_is_no_index_error(data: bytes, said: str, tmp_path: Path) -> None:
+    net = NetWriter(*SHAPE)
+    conv(net, "data")
+    path = net.save(tmp_path)
+    path.with_suffix(".caffemodel").write_bytes(data)
+    with pytest.raises(SourceError, match=said) as caught:
+        frontends.load(recognise(path))
+    assert "Error" not in caught.value.message
+    assert caught.value.remedy
+
+
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.binary(max_size=100), letters=st.text(max_size=100))
 def test_random_files_never_crash_the_readers(data: bytes, letters: str) -> None:

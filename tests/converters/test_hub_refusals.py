@@ -55,6 +55,11 @@ REFUSED = {
         "unsupported_type",
         r"SequenceConstruct",
     ),
+    "noise": (
+        "g (float[2] x) => (float[2] y) { z = RandomNormalLike (x) y = Add (x, z) }",
+        "random_op",
+        r"RandomNormalLike .*'z'.* random",
+    ),
     "strings": (
         "g (string[2] x) => (string[2] y) { y = Identity (x) }",
         "unsupported_type",

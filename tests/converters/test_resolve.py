@@ -82,3 +82,26 @@ def test_a_metric_of_an_output_that_does_not_exist_is_named() -> None:
     with pytest.raises(ContractError, match="no output") as caught:
         resolve(contract, MODEL, SOURCE, where="model.toml")
     assert "dense" in (caught.value.remedy or "")
+
+
+def test_names_that_become_the_same_are_told_apart() -> None:
+    ports = tuple(Tensor(name=name, dtype="float32", shape=(-1, 4)) for name in ("a:0", "a_0", "a/0"))
+    found = resolve(Contract(), replace(MODEL, inputs=ports), SOURCE, where="m")
+    assert found.names["a_0"] == "a_0"
+    assert len({item.name for item in found.inputs}) == 3
+    assert len(found.names) == 4
+
+
+@pytest.mark.parametrize(
+    ("file", "name"), [("größe_ä.onnx", "grosse_a"), ("Modèle Ø.onnx", "Modele-O"), ("a b(1).onnx", "a-b-1-")]
+)
+def test_a_files_name_loses_its_marks_and_no_letter(file: str, name: str) -> None:
+    assert resolve(Contract(), MODEL, replace(SOURCE, path=file), where="m").contract.name == name
+
+
+def test_a_name_that_has_no_latin_letters_is_refused_with_advice() -> None:
+    foreign = replace(SOURCE, path="/models/模型-v2.onnx")
+    with pytest.raises(ContractError, match="模型") as caught:
+        resolve(Contract(), MODEL, foreign, where="m")
+    assert "[model] name" in str(caught.value.remedy)
+    assert resolve(Contract(name="model-v2"), MODEL, foreign, where="m").contract.name == "model-v2"

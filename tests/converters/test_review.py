@@ -181,3 +181,29 @@ def test_an_unknown_platform_or_a_folder_in_the_way_is_an_error(made: Path, tmp_
     with pytest.raises(EdgekitError, match="not empty"):
         export_variant(made / "package", "ios", tmp_path / "full")
     assert (tmp_path / "full" / "mine").read_text() == "keep"
+
+
+def test_what_is_no_package_is_a_usage_error(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"package\.json") as caught:
+        CliRunner().invoke(verify, [str(tmp_path)], catch_exceptions=False)
+    assert caught.value.exit_code == 2
+
+
+def test_a_file_that_nobody_named_is_no_part_of_a_good_package(made: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(made / "package", tmp_path / "copy")
+    variant = load_package(copy).variants[0]
+    (copy / variant.folder / "more.bin").write_bytes(b"?")
+    (copy / "report" / "mine.txt").write_text("the report is outside of the digest")
+    code, found = checks(copy)
+    bad = [item["subject"] for item in found["checks"] if item["result"] == "failed"]
+    assert (code, bad) == (3, [f"{variant.folder}/more.bin"])
+
+
+def test_another_source_is_told_before_anything_is_converted(made: Path, tmp_path: Path) -> None:
+    """Without the calibration data, which are asked for only where the source is the same."""
+    other = save(small_cnn(seed=9), tmp_path / "cnn.onnx")
+    code, found = checks(made / "package", "--source", str(other))
+    bad = [
+        (item["check"], item["result"]) for item in found["checks"] if item["check"] in ("source", "again")
+    ]
+    assert (code, bad) == (3, [("source", "failed")])

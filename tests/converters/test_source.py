@@ -209,3 +209,8 @@ def test_changed_external_weights_are_another_model(tmp_path: Path) -> None:
     assert before.bytes == path.stat().st_size + data.stat().st_size
     data.write_bytes(data.read_bytes()[:-4] + np.float32(7).tobytes())
     assert recognise(path).digest != before.digest
+    data.unlink()
+    with pytest.raises(SourceError, match=r"m\.bin") as caught:
+        onnx_model.load(path)
+    assert caught.value.code == "missing_file"
+    assert "m.bin" in str(caught.value.remedy)

@@ -118,6 +118,7 @@ def prepare(context: Context, contract: Contract) -> Prepared:
     context.progress.step("source", "running on the evaluation data")
     reference = _reference(context, source, resolved, samples, data)
     _check_outputs(reference, samples.n, source)
+    Yardstick(resolved=resolved, samples=samples, origin=origin, reference=reference).check_labels()
     context.progress.step("source", "making the hub graph")
     hub = _hub(context, source, resolved, samples, data, reference)
     context.progress.step("source", "done")

@@ -116,10 +116,14 @@ def rescue_of(checked: Checked) -> Mapping[str, Any] | None:
 
 
 def rescue_notes(plan: Plan, outcomes: Mapping[str, Checked | Refusal]) -> Iterator[str]:
-    """One sentence a rescued variant: what it cost."""
+    """One sentence a rescued variant: what it cost; and what the targets have to tell (fact `notes`)."""
     for wanted in plan.wanted:
         found = outcomes[wanted.id]
-        if isinstance(found, Refusal) or (saved := rescue_of(found)) is None:
+        if isinstance(found, Refusal):
+            continue
+        yield from (f"{wanted.id}: {note}" for note in found.built.facts.get("notes", ()))
+        saved = rescue_of(found)
+        if saved is None:
             continue
         share = f"{100 * saved['share_of_work']:.0f} % of the multiplications"
         yield (

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.contract import Contract
-from edgekit.errors import EdgekitError
+from edgekit.errors import DataError, EdgekitError
 from edgekit_converters.data import Dataset
 from edgekit_converters.npz import load_arrays, save_arrays
 from edgekit_converters.resolve import Resolved
@@ -80,6 +80,27 @@ class Yardstick:
             )
             for item in found
         )
+
+    def check_labels(self) -> None:
+        """Look at the labels before anything is built for them.
+
+        Raises:
+            DataError: they are not what the judged output's task needs.
+        """
+        spec, labels = self.resolved.judged, self.labels
+        if spec is None or labels is None:
+            return
+        where = f"{self.samples.where}: labels"
+        try:
+            for figure in figures_of(spec, self.reference, self.samples.inputs, labels, where):
+                figure.rows(self.reference)
+        except (ValueError, IndexError, TypeError) as error:
+            raise DataError(
+                f"labels {labels.dtype} {labels.shape} do not fit the {spec.task} of output {spec.name!r}",
+                where=where,
+                remedy="give labels in the form that the task needs, or correct outputs.task in the contract",
+                code="wrong_labels",
+            ) from error
 
     def verdict(
         self, precision: str, errors: Mapping[str, OutputError], figures: Sequence[Judged]

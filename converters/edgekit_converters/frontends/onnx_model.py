@@ -18,6 +18,7 @@ from edgekit.package import Tensor
 from edgekit_converters import hub
 from edgekit_converters.frontends.ml_ops import has_ml, rewrite_ml
 from edgekit_converters.frontends.ml_ops.zip_map import without_zip_maps
+from edgekit_converters.source import weight_files
 from edgekit_converters.values import Signature
 
 _CHECKED = 2**31 - 2**20
@@ -75,12 +76,15 @@ def load(path: Path) -> OnnxModel:
         SourceError: damaged, invalid, not a dataflow of tensors by known operators (the node is
             named), or with weights that are not finite.
     """
+    _check_weights_there(path)
     try:
         model = onnx.load(path)
     except (DecodeError, EncodeError, ValueError, OSError, onnx.checker.ValidationError) as error:
         raise _damaged(error, path) from error
     if not model.graph.node:
-        raise SourceError("the graph is empty", where=str(path), code="corrupt_source")
+        raise SourceError(
+            "the graph is empty", where=str(path), remedy="export the model again", code="corrupt_source"
+        )
     try:
         onnx.checker.check_model(model if model.ByteSize() < _CHECKED else str(path))
     except (ValueError, onnx.checker.ValidationError) as error:
@@ -94,6 +98,18 @@ def load(path: Path) -> OnnxModel:
     plain = _without_ml(model, path)
     hub.check(plain, where=str(path))
     return OnnxModel(plain, path, without_zip_maps(model).SerializeToString())
+
+
+def _check_weights_there(path: Path) -> None:
+    """Files beside the model that hold its weights exist."""
+    missing = next((item for item in weight_files(path) if not item.is_file()), None)
+    if missing is not None:
+        raise SourceError(
+            f"its weights lie in {missing.name}, which is missing",
+            where=str(path),
+            remedy=f"copy {missing.name} beside the model",
+            code="missing_file",
+        )
 
 
 def _without_ml(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
@@ -132,15 +148,28 @@ def _with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
 def _port(value: onnx.ValueInfoProto, path: Path) -> Tensor:
     kind = value.type.tensor_type
     if not value.type.HasField("tensor_type"):
-        raise SourceError(f"{value.name!r} is not a tensor", where=str(path), code="unsupported_type")
+        raise SourceError(
+            f"{value.name!r} is not a tensor",
+            where=str(path),
+            remedy="export the model with tensors as its inputs and outputs",
+            code="unsupported_type",
+        )
     dims = [item.dim_value if item.HasField("dim_value") else -1 for item in kind.shape.dim]
     if not dims:
-        raise SourceError(f"{value.name!r} is a scalar; a batch axis is needed", where=str(path))
+        raise SourceError(
+            f"{value.name!r} is a scalar; a batch axis is needed",
+            where=str(path),
+            remedy="give it a first axis that counts the samples (Unsqueeze, or keepdims=1 in a reduction)",
+            code="no_batch_axis",
+        )
     try:
         dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)
     except KeyError as error:
         raise SourceError(
-            f"{value.name!r} has no known element type", where=str(path), code="unsupported_type"
+            f"{value.name!r} has no known element type",
+            where=str(path),
+            remedy="export the model with its types inferred",
+            code="unsupported_type",
         ) from error
     return Tensor(name=value.name, dtype=str(dtype), shape=(-1, *dims[1:]))
 

@@ -12,6 +12,7 @@ from edgekit.digest import canonical_json
 from edgekit.package import Manifest
 from edgekit_converters.report.choice import choice
 from edgekit_converters.report.coverage import coverage, together
+from edgekit_converters.report.doubts import warned
 from edgekit_converters.report.panels import panels, worst_layers
 from edgekit_converters.report.plot import scatter
 from edgekit_converters.report.rows import decisive, duration, latency, points, row, size
@@ -23,7 +24,7 @@ def write_report(
 ) -> Mapping[str, Any]:
     """Write both forms into `folder`; gives the JSON form."""
     folder.mkdir()
-    notes = [*facts["notes"], *(f"calibration data: {_words(code)}" for code in facts["warnings"])]
+    notes = [*facts["notes"], *(warned(code) for code in facts["warnings"])]
     report = {
         "package": manifest.digest,
         "ref": manifest.ref,
@@ -35,10 +36,6 @@ def write_report(
     (folder / "report.json").write_bytes(canonical_json(report))
     (folder / "index.html").write_text(_page(manifest, report), encoding="utf-8")
     return report
-
-
-def _words(code: str) -> str:
-    return code.replace("_", " ")
 
 
 _OTHER_KERNELS = ("tflm", "c99")

@@ -17,15 +17,17 @@ from typing import Any
 import numpy as np
 
 from edgekit.digest import sha256_file
-from edgekit.errors import EdgekitError
+from edgekit.errors import EdgekitError, UsageError
 from edgekit.package import Manifest, Variant, parse_manifest, variant_digest
 from edgekit.profile import load_profile
 from edgekit.rules import load_rules
 from edgekit_converters.engine.cache import default_root
 from edgekit_converters.engine.convert import convert
+from edgekit_converters.engine.plan import FORMS
 from edgekit_converters.engine.pool import Limits, Pool
 from edgekit_converters.engine.request import Request
 from edgekit_converters.npz import load_arrays, save_arrays
+from edgekit_converters.source import recognise
 from edgekit_converters.targets import known_targets, load_target
 from edgekit_converters.values import Built
 from edgekit_converters.verify.scores import class_scores
@@ -69,6 +71,7 @@ class Again:
     contract: Path | None = None
     calibration: Path | None = None
     validation: Path | None = None
+    finetune: str | None = None
     trust: bool = False
 
 
@@ -76,9 +79,17 @@ def verify_package(folder: Path, again: Again | None = None) -> Review:
     """Check the package in `folder`; see the module.
 
     Raises:
-        DocumentError, StorageError: there is no readable manifest.
+        UsageError: it is no package.
+        DocumentError, StorageError: its manifest cannot be read.
     """
     path = folder / "package.json"
+    if not path.is_file():
+        raise UsageError(
+            "no package: there is no package.json in it",
+            where=str(folder),
+            remedy="give the folder that edgekit convert wrote",
+            code="no_package",
+        )
     manifest = parse_manifest(_read(path), where=str(path))
     checks = [*_files(folder, manifest), *_described(manifest)]
     if all(item.result == OK for item in checks if item.check == "file"):
@@ -104,10 +115,21 @@ def _files(folder: Path, manifest: Manifest) -> Iterator[Check]:
             yield Check(check="file", subject=item.path, result=FAILED, detail="size or sha256 differs")
         else:
             yield Check(check="file", subject=item.path, result=OK)
+    for name in _strangers(folder, manifest):
+        yield Check(check="file", subject=name, result=FAILED, detail="not named in package.json")
     for variant in manifest.variants:
         same = variant_digest(variant.id, variant.files) == variant.digest
         detail = "" if same else "the digest is not that of its files"
         yield Check(check="digest", subject=variant.id, result=OK if same else FAILED, detail=detail)
+
+
+def _strangers(folder: Path, manifest: Manifest) -> list[str]:
+    """Files that nothing vouches for. Measurements and report lie outside the digest by design."""
+    named = {"package.json", "measurements.json", *(item.path for item in manifest.all_files())}
+    found = (path.relative_to(folder) for path in folder.rglob("*") if not path.is_dir() or path.is_symlink())
+    return sorted(
+        path.as_posix() for path in found if path.as_posix() not in named and path.parts[0] != "report"
+    )
 
 
 def _described(manifest: Manifest) -> Iterator[Check]:
@@ -202,13 +224,22 @@ def _agreement(
 
 
 def _again(manifest: Manifest, again: Again) -> Iterator[Check]:
-    """The conversion done anew, variant by variant."""
+    """The conversion done anew, variant by variant; of another source nothing is converted."""
+    same = recognise(again.source, trust=again.trust).digest == manifest.source["sha256"]
+    detail = "" if same else "this is not the source the package was made of"
+    yield Check(check="source", subject=again.source.name, result=OK if same else FAILED, detail=detail)
+    if not same:
+        return
+    precisions = dict.fromkeys(item.precision for item in manifest.variants)
     with tempfile.TemporaryDirectory(prefix="edgekit-verify-") as place:
         request = Request(
             source=again.source,
             profiles=tuple(dict.fromkeys(item.profile for item in manifest.variants)),
             targets=tuple(dict.fromkeys(item.target for item in manifest.variants)),
-            precisions=tuple(dict.fromkeys(item.precision for item in manifest.variants)),
+            precisions=tuple(item for item in precisions if item not in FORMS),
+            prune="pruned" in precisions,
+            cluster="clustered" in precisions,
+            finetune=again.finetune,
             contract=again.contract,
             calibration=again.calibration,
             validation=again.validation,
@@ -219,9 +250,6 @@ def _again(manifest: Manifest, again: Again) -> Iterator[Check]:
             allow_breach=any(item.verification.verdict == "breach" for item in manifest.variants),
         )
         made = convert(request).manifest
-    same = made.source["sha256"] == manifest.source["sha256"]
-    detail = "" if same else "this is not the source the package was made of"
-    yield Check(check="source", subject=again.source.name, result=OK if same else FAILED, detail=detail)
     new = {item.id: item for item in made.variants}
     for variant in manifest.variants:
         found = new.get(variant.id)

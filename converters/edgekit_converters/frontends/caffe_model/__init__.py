@@ -77,8 +77,11 @@ def load(path: Path) -> CaffeModel:
 
 
 def _read(net_path: Path, weights_path: Path) -> Net:
+    data = weights_path.read_bytes()
+    if not data:
+        raise _damaged(weights_path, "the file is empty")
     try:
-        weights = blobs_by_layer(weights_path.read_bytes())
+        weights = blobs_by_layer(data)
     except (ValueError, UnicodeDecodeError) as error:
         raise _damaged(weights_path, f"not a whole Caffe model: {error}") from error
     for name, blobs in weights.items():
@@ -86,6 +89,7 @@ def _read(net_path: Path, weights_path: Path) -> Net:
             raise SourceError(
                 f"a weight of layer {name!r} holds NaN or infinity",
                 where=str(weights_path),
+                remedy="the training went wrong, or the file is damaged",
                 code="not_finite",
             )
     try:

@@ -12,6 +12,8 @@ from edgekit_converters.frontends.caffe_model.net import Layer, Net
 from edgekit_converters.frontends.emit import Emitter, pruned
 
 Shape = tuple[int, ...]
+_LEARNED = frozenset({"Convolution", "Deconvolution", "InnerProduct", "BatchNorm", "PReLU"})
+"""Layers that are nothing without weights of their own."""
 
 
 class Graph:
@@ -49,12 +51,19 @@ def to_onnx(net: Net, kinds: Mapping[str, Write]) -> tuple[onnx.ModelProto, Mapp
     for layer in net.layers:
         if layer.kind not in kinds:
             raise layer.refusal("is not supported")
+        if layer.kind in _LEARNED and not layer.blobs:
+            raise SourceError(
+                f"layer {layer.name!r} ({layer.kind}) has no weights in the .caffemodel",
+                remedy="give the .caffemodel that belongs to this net, whole",
+                code="missing_weights",
+            )
         try:
             kinds[layer.kind](g, layer)
         except (KeyError, IndexError, ValueError, TypeError, ZeroDivisionError, AttributeError) as error:
             raise SourceError(
                 f"layer {layer.name!r} ({layer.kind}) does not fit its inputs or weights: "
                 f"{type(error).__name__} {error}",
+                remedy="give the .caffemodel that belongs to this net",
                 code="corrupt_source",
             ) from error
     ends = {name: g.shapes[name] for name in net.outputs}

@@ -54,7 +54,8 @@ class Layer:
 
     def refusal(self, why: str, code: str = "unsupported_op") -> SourceError:
         """The error that names this layer."""
-        return SourceError(f"layer {self.name!r} ({self.kind}) {why}", code=code)
+        remedy = "take the layer out of the deploy net, or convert the net to ONNX by other means"
+        return SourceError(f"layer {self.name!r} ({self.kind}) {why}", remedy=remedy, code=code)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +99,7 @@ def read_net(message: Message, weights: Mapping[str, Sequence[Array]]) -> Net:
     made = dict.fromkeys(name for layer in layers if layer.kind != "Silence" for name in layer.tops)
     outputs = [name for name in made if name not in taken]
     if not layers or not outputs:
-        raise SourceError("the net has no layers", code="corrupt_source")
+        raise SourceError("the net has no layers", remedy="give the deploy net", code="corrupt_source")
     names = message.get("name") or [""]
     return Net(inputs=inputs, layers=layers, outputs=outputs, name=str(names[0]))
 

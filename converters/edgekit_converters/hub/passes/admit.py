@@ -21,6 +21,9 @@ from edgekit_converters.hub.passes.conditions import IN_ORDER, NO_CONTROL_FLOW, 
 from edgekit_converters.hub.passes.sizes import LARGEST
 
 CONTROL = frozenset({"If", "Loop", "Scan", "SequenceMap"})
+RANDOM = frozenset(
+    {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"}
+)
 _STRINGS = frozenset({"StringNormalizer", "StringConcat", "StringSplit", "RegexFullMatch"})
 _WEIGHTED = frozenset({"BatchNormalization", "Conv", "ConvTranspose", "GRU", "Gemm", "LSTM", "MatMul", "RNN"})
 _OWN = frozenset({"", "ai.onnx.ml"})
@@ -102,10 +105,16 @@ def _check_type(value: ir.Value, who: str) -> None:
     kind = value.type
     if kind is not None and not isinstance(kind, ir.TensorType):
         raise SourceError(
-            f"{who}: {type(kind).__name__} is not supported, only tensors are", code="unsupported_type"
+            f"{who}: {type(kind).__name__} is not supported, only tensors are",
+            remedy="export the model with tensors alone",
+            code="unsupported_type",
         )
     if value.dtype == ir.DataType.STRING:
-        raise SourceError(f"{who}: strings are not supported", code="unsupported_type")
+        raise SourceError(
+            f"{who}: strings are not supported",
+            remedy="export the model without them; text belongs into preprocessing",
+            code="unsupported_type",
+        )
 
 
 def _check_size(value: ir.Value, who: str) -> None:
@@ -128,8 +137,18 @@ def _check_kind(node: ir.Node, version: int) -> None:
             remedy="export the model without control flow",
             code="control_flow",
         )
+    if node.domain == "" and node.op_type in RANDOM:
+        raise SourceError(
+            f"{label(node)}: it draws random numbers, so no two runs of the model give the same",
+            remedy="export the model for inference, or feed the noise as an input",
+            code="random_op",
+        )
     if node.domain == "" and node.op_type in _STRINGS:
-        raise SourceError(f"{label(node)}: strings are not supported", code="unsupported_type")
+        raise SourceError(
+            f"{label(node)}: strings are not supported",
+            remedy="export the model without them; text belongs into preprocessing",
+            code="unsupported_type",
+        )
     if node.domain in _OWN:
         known = onnx.defs.has(node.op_type, version, node.domain)
     else:

@@ -16,15 +16,13 @@ from onnx_ir.passes import PassResult
 from edgekit_converters.hub.build import OPSET, Names, names_of
 from edgekit_converters.hub.evaluate import evaluate
 from edgekit_converters.hub.nodes import static_shape
+from edgekit_converters.hub.passes.admit import RANDOM
 from edgekit_converters.hub.passes.base import Pass
 from edgekit_converters.hub.passes.conditions import NO_CONSTANT_NODES
 from edgekit_converters.hub.passes.sizes import check_size
 from edgekit_converters.hub.rewrite import builder_for, replace
 
 _SMALL = 2**24
-_RANDOM = frozenset(
-    {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"}
-)
 _GRAPHS = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
 _GROWING = frozenset({"ConstantOfShape", "Expand", "Tile", "Range", "Resize", "OneHot", "EyeLike", "Pad"})
 
@@ -50,7 +48,7 @@ class FoldConstants(Pass):
         known: set[ir.Value] = {v for v in graph.initializers.values() if not v.is_graph_input()}
         found = []
         for node in graph:
-            if node.op_type in _RANDOM or node.op_type in self.keep or _has_graph(node):
+            if node.op_type in RANDOM or node.op_type in self.keep or _has_graph(node):
                 continue
             if all(value is None or value in known for value in node.inputs) and _sizes_are_sane(node):
                 found.append(node)
