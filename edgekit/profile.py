@@ -26,8 +26,11 @@ from edgekit.versions import version_key
 SCHEMA = 1
 FOLDERS = "EDGEKIT_PROFILES"
 KINDS = ("gpu", "npu", "dsp")
-TARGETS = ("tflite", "onnx", "coreml", "armnn", "tidl", "triton", "tflm", "c99")
-RUNTIMES = ("litert", "onnxruntime", "coreml", "armnn", "tidl", "triton", "tflm", "c99", "ort-web")
+TARGETS = ("tflite", "onnx", "coreml", "armnn", "tidl", "triton", "tensorrt", "tflm", "c99")
+RUNTIMES = (
+    *("litert", "onnxruntime", "coreml", "armnn", "tidl", "triton", "tensorrt", "tflm", "c99"),
+    "ort-web",
+)
 PRECISIONS = (
     *("fp32", "fp16", "dynamic", "int8", "int16x8", "w8", "int4"),
     *("palettized8", "palettized6", "palettized4", "palettized3", "palettized2", "palettized1"),

@@ -7,7 +7,7 @@ from edgekit.profile import load_profile
 from edgekit_converters.engine.deployment import deployed, left_out
 from edgekit_converters.engine.plan import Plan, make_plan
 
-INSTALLED = ("coreml", "onnx", "tflite")
+INSTALLED = ("coreml", "onnx", "tensorrt", "tflite")
 
 
 def plan(
@@ -57,7 +57,8 @@ def test_all_means_every_precision_of_the_target() -> None:
 
 def test_a_named_precision_goes_to_the_profiles_that_take_it() -> None:
     found = plan("rpi4", "jetson-orin-nano", precisions=("fp32", "fp16"))
-    assert ids(found) == ["rpi4-tflite-fp16", "rpi4-tflite-fp32", "jetson-orin-nano-onnx-fp32"]
+    tensorrt = [f"jetson-orin-nano-tensorrt-{name}" for name in ("fp16", "fp32")]
+    assert ids(found) == ["rpi4-tflite-fp16", "rpi4-tflite-fp32", "jetson-orin-nano-onnx-fp32", *tensorrt]
     assert found.refused == ()
 
 
