@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 
 from edgekit.documents import (
     Ack,
+    BenchResult,
     DeviceFacts,
     Event,
     Presence,
@@ -26,16 +27,17 @@ from edgekit.documents import (
     Window,
     parse_telemetry,
 )
+from edgekit.documents.bench import MAX_RESULT
 from edgekit.errors import DocumentError
 from edgekit.topics import parse_device_topic
 
-AnyDocument = Presence | DeviceFacts | Reported | Event | Window | ProbeReport
+AnyDocument = Presence | DeviceFacts | Reported | Event | Window | ProbeReport | BenchResult
 _ALSO_LIMIT = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
 class Arrived:
-    """A document with the device whose topic it came on; `slot` for telemetry."""
+    """A document with the device whose topic it came on; `slot` for telemetry, the cid for a result."""
 
     device: str
     document: AnyDocument
@@ -69,6 +71,8 @@ def read_message(tenant: str, topic: str, payload: bytes) -> Arrived | str:
         return "foreign"
     if isinstance(document, Window | ProbeReport) and document.slot != place.slot:
         return "foreign"
+    if isinstance(document, BenchResult) and document.cid != place.slot:
+        return "foreign"
     return Arrived(device=place.device, document=document, slot=place.slot)
 
 
@@ -84,6 +88,10 @@ def _parse(leaf: str, payload: bytes) -> AnyDocument | None:
             return Event.parse(payload)
         case "tm":
             return parse_telemetry(payload)
+        case "res":
+            if len(payload) > MAX_RESULT:
+                raise DocumentError(f"more than {MAX_RESULT} bytes", where="bench_result")
+            return BenchResult.parse(payload)
     return None
 
 

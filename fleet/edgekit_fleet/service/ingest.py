@@ -21,6 +21,7 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.orm import Session
 
 from edgekit.documents import (
+    BenchResult,
     DeviceFacts,
     DeviceStep,
     Event,
@@ -32,6 +33,7 @@ from edgekit.documents import (
 )
 from edgekit.errors import StorageError
 from edgekit.topics import device_topic
+from edgekit_fleet.benches import record_result
 from edgekit_fleet.context import Fleet
 from edgekit_fleet.db.rollouts import EventRow, MemberRow, ReceivedRow
 from edgekit_fleet.db.tables import DeviceRow
@@ -188,7 +190,7 @@ def _preload(session: Session, batch: Sequence[Arrived]) -> Mapping[str, DeviceR
 
 
 def _reduce(session: Session, item: Arrived, outcome: _Outcome, now: float) -> None:
-    """Presence, profile, reported or event of a known device."""
+    """Presence, profile, reported, event or measurement of a known device."""
     match item.document:
         case Presence() as presence:
             news = _presence(session, item.device, presence, now)
@@ -200,6 +202,8 @@ def _reduce(session: Session, item: Arrived, outcome: _Outcome, now: float) -> N
                 _step(session, item.device, reported, now)
         case Event() as event:
             news = _event(session, item.device, event, now)
+        case BenchResult() as result:
+            news = record_result(session, item.device, result, now=now)
         case _:
             news = False
     if news:

@@ -9,10 +9,11 @@ from collections.abc import Callable, Sequence
 
 from edgekit_fleet.context import Fleet, Part
 from edgekit_fleet.service.base import base_part
+from edgekit_fleet.service.bench_part import bench_part
 from edgekit_fleet.service.rollout_part import rollout_part
 from edgekit_fleet.web.part import web_part
 
-PARTS: Sequence[Callable[[Fleet], Part]] = (base_part, rollout_part, web_part)
+PARTS: Sequence[Callable[[Fleet], Part]] = (base_part, rollout_part, bench_part, web_part)
 
 
 def build_parts(fleet: Fleet) -> tuple[Part, ...]:
