@@ -20,6 +20,7 @@ from typing import Any, Protocol
 
 from edgekit.digest import PREFIX, sha256_file
 from edgekit.errors import ProfileError
+from edgekit.target_options import check_options
 from edgekit.tomlfile import Table, did_you_mean, read_toml
 from edgekit.versions import version_key
 
@@ -28,7 +29,15 @@ FOLDERS = "EDGEKIT_PROFILES"
 KINDS = ("gpu", "npu", "dsp")
 TARGETS = ("tflite", "onnx", "coreml", "armnn", "tidl", "triton", "tensorrt", "tflm", "c99")
 RUNTIMES = (
-    *("litert", "onnxruntime", "coreml", "armnn", "tidl", "triton", "tensorrt", "tflm", "c99"),
+    "litert",
+    "onnxruntime",
+    "coreml",
+    "armnn",
+    "tidl",
+    "triton",
+    "tensorrt",
+    "tflm",
+    "c99",
     "ort-web",
 )
 PRECISIONS = (
@@ -331,15 +340,35 @@ def _check(profile: Profile, table: Table) -> None:
         raise table.fail("targets", "at least one target is required")
     if not profile.evidence:
         raise table.fail("evidence", "a profile without sources is not accepted", "add an [[evidence]] table")
+    _check_runtimes(profile, table)
     for index, target in enumerate(profile.targets):
         where = f"targets[{index}]"
         if target.runtime not in profile.runtimes:
             raise table.fail(f"{where}.runtime", f"{target.runtime!r} is not among the runtimes")
         if not set(target.default) <= set(target.precisions):
             raise table.fail(f"{where}.default", f"only {', '.join(target.precisions)} can be defaults")
+        if any(target.name == other.name for other in profile.targets[:index]):
+            raise table.fail(f"{where}.name", f"{target.name!r} is there already, higher up")
+        check_options(table.at(f"{where}.options", target.options), target.name)
+    if list(profile.memory_mb) != sorted(set(profile.memory_mb)):
+        raise table.fail("memory_mb", "each size once, the smallest first")
     for runtime in profile.match.runtimes:
         if runtime not in profile.runtimes:
             raise table.fail("match.runtimes", f"{runtime!r} is not among the runtimes")
+
+
+def _check_runtimes(profile: Profile, table: Table) -> None:
+    for name, versions in profile.runtimes.items():
+        where = f"runtimes.{name}"
+        if name not in RUNTIMES:
+            raise table.fail(
+                where, f"{name!r} is not one of {', '.join(RUNTIMES)}", did_you_mean(name, RUNTIMES)
+            )
+        for key, version in (("minimum", versions.minimum), ("below", versions.below)):
+            if version is not None and not version[:1].isdigit():
+                raise table.fail(f"{where}.{key}", f"a version such as 1.2.0 was expected, not {version!r}")
+        if versions.below is not None and version_key(versions.below) <= version_key(versions.minimum):
+            raise table.fail(f"{where}.below", f"it must be above the minimum {versions.minimum}")
 
 
 def _match(table: Table) -> Match:
@@ -380,17 +409,17 @@ def _target(table: Table) -> ProfileTarget:
         name=table.text("name", allowed=TARGETS),
         runtime=table.text("runtime", allowed=RUNTIMES),
         rules=table.text("rules"),
-        precisions=table.texts("precisions", allowed=PRECISIONS),
-        default=table.texts("default", allowed=PRECISIONS),
+        precisions=table.texts("precisions", allowed=PRECISIONS, some=True, once=True),
+        default=table.texts("default", allowed=PRECISIONS, once=True),
         options=table.mapping("options"),
     )
 
 
 def _budgets(table: Table) -> Budgets:
     budgets = Budgets(
-        latency_ms=table.maybe_number("latency_ms"),
-        memory_mb=table.maybe_integer("memory_mb"),
-        size_mb=table.maybe_number("size_mb"),
+        latency_ms=table.maybe_number("latency_ms", above=0),
+        memory_mb=table.maybe_integer("memory_mb", low=1),
+        size_mb=table.maybe_number("size_mb", above=0),
         arena_kb=table.maybe_integer("arena_kb", low=1),
         flash_kb=table.maybe_integer("flash_kb", low=1),
     )
@@ -400,5 +429,7 @@ def _budgets(table: Table) -> Budgets:
 
 def _evidence(table: Table) -> Evidence:
     return Evidence(
-        facts=table.texts("facts"), basis=table.text("basis", allowed=BASES), source=table.text("source")
+        facts=table.texts("facts", some=True),
+        basis=table.text("basis", allowed=BASES),
+        source=table.text("source"),
     )

@@ -158,20 +158,25 @@ class Notes(Table):
         self._note(key, _text(allowed), default)
         return default if default is not None else next(iter(allowed), "")
 
-    def texts(self, key: str, *, allowed: Collection[str] = ()) -> tuple[str, ...]:
-        self._note(key, {"type": "array", "items": _text(allowed)}, [])
+    def texts(
+        self, key: str, *, allowed: Collection[str] = (), some: bool = False, once: bool = False
+    ) -> tuple[str, ...]:
+        limits = {**({"minItems": 1} if some else {}), **({"uniqueItems": True} if once else {})}
+        self._note(key, {"type": "array", "items": _text(allowed), **limits}, None if some else [])
         return ()
 
-    def integer(self, key: str, default: int | None = None, *, low: int = 0) -> int:
-        self._note(key, {"type": "integer", "minimum": low}, default)
+    def integer(self, key: str, default: int | None = None, *, low: int = 0, high: int | None = None) -> int:
+        limits = {"minimum": low, **({} if high is None else {"maximum": high})}
+        self._note(key, {"type": "integer", **limits}, default)
         return low
 
     def integers(self, key: str, *, low: int = -1) -> tuple[int, ...]:
         self._note(key, {"type": "array", "items": {"type": "integer", "minimum": low}}, [])
         return ()
 
-    def number(self, key: str, default: float | None = None) -> float:
-        self._note(key, {"type": "number"}, default)
+    def number(self, key: str, default: float | None = None, *, above: float | None = None) -> float:
+        limits = {} if above is None else {"exclusiveMinimum": above}
+        self._note(key, {"type": "number", **limits}, default)
         return 0.0
 
     def flag(self, key: str, default: bool) -> bool:

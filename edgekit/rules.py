@@ -8,13 +8,14 @@ module only reads them: quantization and the planners apply them.
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from edgekit.digest import PREFIX, sha256_file
 from edgekit.errors import ProfileError
-from edgekit.profile import TARGETS, search_folders
+from edgekit.profile import PRECISIONS, RUNTIMES, TARGETS, search_folders
 from edgekit.tomlfile import Table, did_you_mean, read_toml
 
 SCHEMA = 1
@@ -25,6 +26,8 @@ RESTS = ("float32", "float16")
 COMPRESSIONS = ("sparse", "palette", "int8", "int4")
 FUSED = ("none", "relu", "relu6", "relu_n1_to_1")
 PADDINGS = ("same", "valid")
+MOST_AXES = 8
+_CODE = re.compile(r"[a-z0-9_]+\Z")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,8 +185,8 @@ def build_rules(table: Table, *, name: str, digest: str) -> Rules:
         name=name,
         target=table.text("target", allowed=TARGETS),
         version=table.text("version"),
-        runtime=table.text("runtime"),
-        precisions=table.texts("precisions"),
+        runtime=table.text("runtime", allowed=RUNTIMES),
+        precisions=table.texts("precisions", allowed=PRECISIONS, some=True, once=True),
         io=table.texts("io", allowed=(*TYPES, "int64", "bool")),
         ops=table.tables("op", _op),
         limits=table.tables("limit", _limit),
@@ -201,37 +204,47 @@ def build_rules(table: Table, *, name: str, digest: str) -> Rules:
 
 def _op(table: Table) -> OpRule:
     return OpRule(
-        ops=table.texts("ops"),
-        activations=table.texts("activations", allowed=TYPES),
-        weights=table.texts("weights", allowed=TYPES),
+        ops=table.texts("ops", some=True, once=True),
+        activations=table.texts("activations", allowed=TYPES, some=True, once=True),
+        weights=table.texts("weights", allowed=TYPES, once=True),
         weights_symmetric=table.flag("weights_symmetric", True),
         weights_per_channel=table.flag("weights_per_channel", False),
         activations_symmetric=table.flag("activations_symmetric", False),
         power_of_two=table.flag("power_of_two", False),
-        scale=table.maybe_number("scale"),
-        zero_point=table.integer("zero_point", low=-(1 << 15)) if table.has("zero_point") else None,
+        scale=table.maybe_number("scale", above=0),
+        zero_point=table.integer("zero_point", low=-(1 << 15), high=(1 << 16) - 1)
+        if table.has("zero_point")
+        else None,
         same_scale=table.flag("same_scale", False),
         merges_activation=table.flag("merges_activation", False),
         unsigned=table.flag("unsigned", False),
-        weight_bits=table.integer("weight_bits", 0),
+        weight_bits=table.integer("weight_bits", 0, high=16),
     )
 
 
 def _limit(table: Table) -> Limit:
     return Limit(
         op=table.text("op"),
-        reason_code=table.text("reason_code"),
+        reason_code=_code(table),
         detail=table.text("detail"),
         remedy=table.text("remedy"),
         check=table.text("check", ""),
     )
 
 
+def _code(table: Table) -> str:
+    """A word that programs may look for."""
+    found = table.text("reason_code")
+    if found and not _CODE.match(found):
+        raise table.fail("reason_code", f"a word of a-z, 0-9 and _ was expected, not {found!r}")
+    return found
+
+
 def _allow(table: Table) -> Allow:
     return Allow(
-        ops=table.texts("ops"),
-        types=table.texts("types", allowed=(*TYPES, "int64", "bool")),
-        rank=table.integer("rank", 4, low=1),
+        ops=table.texts("ops", some=True, once=True),
+        types=table.texts("types", allowed=(*TYPES, "int64", "bool"), some=True, once=True),
+        rank=table.integer("rank", 4, low=1, high=MOST_AXES),
         fused=("none", *table.texts("fused", allowed=FUSED)),
         padding=table.texts("padding", allowed=PADDINGS),
         unset=table.texts("unset"),

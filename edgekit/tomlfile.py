@@ -137,11 +137,20 @@ class Table:
         """A string, or None when absent."""
         return self.text(key) if self.has(key) else None
 
-    def texts(self, key: str, *, allowed: Collection[str] = ()) -> tuple[str, ...]:
-        """A list of strings, empty when absent."""
+    def texts(
+        self, key: str, *, allowed: Collection[str] = (), some: bool = False, once: bool = False
+    ) -> tuple[str, ...]:
+        """A list of strings, empty when absent; with `some` not empty, with `once` none of them twice."""
         values = self._list(key)
         if not all(isinstance(value, str) for value in values):
             raise self.fail(key, "a list of strings was expected")
+        if some and not values:
+            raise self.fail(
+                key, "at least one is required", f"choose of {', '.join(allowed)}" if allowed else None
+            )
+        twice = next((value for value in values if once and list(values).count(value) > 1), None)
+        if twice is not None:
+            raise self.fail(key, f"{twice!r} stands there twice")
         return tuple(self._one_of(key, value, allowed) for value in values)
 
     def _list(self, key: str) -> Sequence[Any]:
@@ -152,20 +161,23 @@ class Table:
             raise self.fail(key, "a list was expected")
         return value
 
-    def integer(self, key: str, default: int | None = None, *, low: int = 0) -> int:
-        """A whole number of at least `low`; required without a default."""
+    def integer(self, key: str, default: int | None = None, *, low: int = 0, high: int | None = None) -> int:
+        """A whole number of at least `low` and, if given, at most `high`; required without a default."""
         value = self._take(key)
         if value is None and default is not None:
             return default
+        allowed = f"a whole number of at least {low}{'' if high is None else f' and at most {high}'}"
         if value is None:
-            raise self._missing(key, f"a whole number of at least {low}")
-        if isinstance(value, bool) or not isinstance(value, int) or value < low:
-            raise self.fail(key, f"a whole number of at least {low} was expected, not {value!r}")
-        return value
+            raise self._missing(key, allowed)
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        if not whole or value < low or (high is not None and value > high):
+            raise self.fail(key, f"{allowed} was expected, not {value!r}")
+        found: int = value
+        return found
 
-    def maybe_integer(self, key: str, *, low: int = 0) -> int | None:
-        """A whole number of at least `low`, or None when absent."""
-        return self.integer(key, low=low) if self.has(key) else None
+    def maybe_integer(self, key: str, *, low: int = 0, high: int | None = None) -> int | None:
+        """The same, or None when absent."""
+        return self.integer(key, low=low, high=high) if self.has(key) else None
 
     def integers(self, key: str, *, low: int = -1) -> tuple[int, ...]:
         """A list of whole numbers of at least `low`, empty when absent."""
@@ -174,20 +186,21 @@ class Table:
             raise self.fail(key, f"a list of whole numbers of at least {low} was expected")
         return tuple(values)
 
-    def number(self, key: str, default: float | None = None) -> float:
-        """A finite number; required without a default."""
+    def number(self, key: str, default: float | None = None, *, above: float | None = None) -> float:
+        """A finite number, greater than `above` if given; required without a default."""
         value = self._take(key)
         if value is None and default is not None:
             return default
+        allowed = "a finite number" if above is None else f"a finite number above {above:g}"
         if value is None:
-            raise self._missing(key, "a finite number")
-        if not _is_number(value):
-            raise self.fail(key, f"a finite number was expected, not {value!r}")
+            raise self._missing(key, allowed)
+        if not _is_number(value) or (above is not None and value <= above):
+            raise self.fail(key, f"{allowed} was expected, not {value!r}")
         return float(value)
 
-    def maybe_number(self, key: str) -> float | None:
-        """A finite number, or None when absent."""
-        return self.number(key) if self.has(key) else None
+    def maybe_number(self, key: str, *, above: float | None = None) -> float | None:
+        """The same, or None when absent."""
+        return self.number(key, above=above) if self.has(key) else None
 
     def numbers(self, key: str) -> tuple[float, ...]:
         """A list of finite numbers, empty when absent."""
@@ -227,6 +240,10 @@ class Table:
         value = self._take(key)
         path = f"{self._path}.{key}" if self._path else key
         return self._sub({} if value is None else value, path)
+
+    def at(self, path: str, value: object) -> Table:
+        """`value`, which stands at the dotted `path` of this file, as a table of its own."""
+        return self._sub(value, path)
 
     def _sub(self, value: object, path: str) -> Table:
         return Table(

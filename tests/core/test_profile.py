@@ -8,6 +8,7 @@ import pytest
 
 from edgekit.errors import ProfileError
 from edgekit.profile import list_profiles, load_profile, match_profiles, profiles_folder
+from edgekit.profile_lint import lint_file
 from edgekit.rules import list_rules, load_rules
 from edgekit.versions import version_key
 
@@ -91,6 +92,19 @@ def test_a_profile_name_cannot_leave_the_folder(name: str) -> None:
         ("schema = 1", "schema = 9", "schema"),
         ('name = "board"', 'name = "other"', "name"),
         ("memory_mb = [512]", 'memory_mb = "512"', "memory_mb"),
+        ("memory_mb = [512]", "memory_mb = [512, 256]", "memory_mb"),
+        ("memory_mb = [512]", "memory_mb = [-1]", "memory_mb"),
+        ('minimum = "1.2.0"', 'minimum = "new"', "runtimes.litert.minimum"),
+        ('minimum = "1.2.0"', 'minimum = "1.2.0"\nbelow = "1.1"', "runtimes.litert.below"),
+        ("[runtimes.litert]", "[runtimes.litrt]", "runtimes.litrt"),
+        ('precisions = ["int8", "fp32"]', "precisions = []", "targets[0].precisions"),
+        ('precisions = ["int8", "fp32"]', 'precisions = ["int8", "int8"]', "targets[0].precisions"),
+        ('default = ["int8"]', 'default = ["int8"]\noptions = { speed = 9 }', "targets[0].options.speed"),
+        ('facts = ["cpu"]', "facts = []", "evidence[0].facts"),
+        ("[[evidence]]", "[budgets]\nsize_mb = -1\n[[evidence]]", "budgets.size_mb"),
+        ("[[evidence]]", "[budgets]\nlatency_ms = 0\n[[evidence]]", "budgets.latency_ms"),
+        ("[[evidence]]", "[budgets]\nmemory_mb = 0\n[[evidence]]", "budgets.memory_mb"),
+        ("[[evidence]]", "[budgets]\nram_mb = 5\n[[evidence]]", "budgets.ram_mb"),
     ],
 )
 def test_a_wrong_key_or_value_is_named(tmp_path: Path, old: str, new: str, key: str) -> None:
@@ -99,8 +113,111 @@ def test_a_wrong_key_or_value_is_named(tmp_path: Path, old: str, new: str, key: 
         load_profile("board", tmp_path)
     assert caught.value.where is not None
     text = (tmp_path / "board.toml").read_text(encoding="utf-8").splitlines()
-    wrong = text.index(new.splitlines()[-1]) + 1 if "coers" not in new else text.index("[cpu]") + 1
+    line = (
+        next(line for line in reversed(new.splitlines()) if not line.startswith("[[")) if "\n" in new else new
+    )
+    wrong = text.index(line) + 1 if "coers" not in new else text.index("[cpu]") + 1
     assert caught.value.where.endswith(f"board.toml:{wrong}: {key}")
+
+
+OPTIONS = [
+    ("coreml", 'deployment_target = "iOS14"', "deployment_target", "iOS15, iOS16"),
+    ("coreml", "image_inputs = 1", "image_inputs", "true or false"),
+    ("tidl", 'soc = "am62"', "soc", "am5729, am5749, am62a"),
+    ("tidl", "", "soc", "is required"),
+    ("tflm", 'vela = { config = "Arm/vela.ini" }', "vela.accelerator_config", "is required"),
+    ("triton", "max_batch = -1", "max_batch", "at least 0"),
+    ("triton", 'accelerator = "cuda"', "accelerator", "tensorrt"),
+    ("triton", "threads = 4096", "threads", "at most 1024"),
+    ("triton", "versions = [0]", "versions", "at least 1"),
+    ("c99", "fast = true", "fast", "none are known here"),
+]
+
+
+@pytest.mark.parametrize(("target", "options", "key", "allowed"), OPTIONS)
+def test_an_option_that_its_target_does_not_have_is_named_with_what_is_allowed(
+    tmp_path: Path, target: str, options: str, key: str, allowed: str
+) -> None:
+    text = GOOD.replace('name = "tflite"', f'name = "{target}"', 1)
+    text = text.replace('default = ["int8"]', f'default = ["int8"]\noptions = {{ {options} }}')
+    write(tmp_path, text)
+    with pytest.raises(ProfileError) as caught:
+        load_profile("board", tmp_path)
+    line = next(i for i, line in enumerate(text.splitlines(), 1) if line.startswith("options"))
+    assert caught.value.where == f"{tmp_path}/board.toml:{line}: targets[0].options.{key}"
+    assert allowed in f"{caught.value.message} {caught.value.remedy}"
+
+
+def test_a_target_stands_in_a_profile_once(tmp_path: Path) -> None:
+    target = GOOD[GOOD.index("[[targets]]") : GOOD.index("[[evidence]]")]
+    write(tmp_path, GOOD.replace(target, target * 2))
+    with pytest.raises(ProfileError, match="there already"):
+        load_profile("board", tmp_path)
+
+
+RULES = """
+schema = 1
+target = "tflm"
+version = "9"
+runtime = "tflm"
+precisions = ["int8"]
+sources = ["a trial"]
+[[op]]
+ops = ["Conv"]
+activations = ["int8"]
+weights = ["int8"]
+scale = 0.5
+zero_point = 3
+weight_bits = 8
+[[allow]]
+ops = ["CONV_2D"]
+types = ["int8"]
+rank = 4
+fused = ["relu"]
+padding = ["same"]
+[[limit]]
+op = "Erf"
+reason_code = "no_kernel"
+detail = "no kernel"
+remedy = "another op"
+"""
+
+
+def test_rules_of_the_tests_are_good(tmp_path: Path) -> None:
+    (tmp_path / "tflm-9.toml").write_text(RULES, encoding="utf-8")
+    assert load_rules("tflm-9", tmp_path).limit("Erf") is not None
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "key", "allowed"),
+    [
+        ('precisions = ["int8"]', 'precisions = ["in8"]', "precisions", "fp32"),
+        ('precisions = ["int8"]', "precisions = []", "precisions", "fp32"),
+        ('runtime = "tflm"', 'runtime = "tfml"', "runtime", "tflm"),
+        ('ops = ["Conv"]', "ops = []", "op[0].ops", "at least one"),
+        ('activations = ["int8"]', 'activations = ["int9"]', "op[0].activations", "uint8"),
+        ('weights = ["int8"]', 'weights = ["int8", "int8"]', "op[0].weights", "twice"),
+        ("scale = 0.5", "scale = -0.5", "op[0].scale", "above 0"),
+        ("zero_point = 3", "zero_point = 99999", "op[0].zero_point", "at most 65535"),
+        ("weight_bits = 8", "weight_bits = 40", "op[0].weight_bits", "at most 16"),
+        ("weight_bits = 8", "bits = 8", "op[0].bits", "weight_bits"),
+        ("rank = 4", "rank = 0", "allow[0].rank", "at least 1"),
+        ('fused = ["relu"]', 'fused = ["gelu"]', "allow[0].fused", "relu6"),
+        ('padding = ["same"]', 'padding = ["reflect"]', "allow[0].padding", "valid"),
+        ('types = ["int8"]', "types = []", "allow[0].types", "uint8"),
+        ('reason_code = "no_kernel"', 'reason_code = "No kernel"', "limit[0].reason_code", "a-z"),
+        ('remedy = "another op"', 'advice = "another op"', "limit[0]", "is required"),
+    ],
+)
+def test_a_wrong_rule_is_named_with_file_line_and_what_is_allowed(
+    tmp_path: Path, old: str, new: str, key: str, allowed: str
+) -> None:
+    text = RULES.replace(old, new, 1)
+    (tmp_path / "tflm-9.toml").write_text(text, encoding="utf-8")
+    [found] = lint_file(tmp_path / "tflm-9.toml")
+    assert found.level == "error"
+    assert f"tflm-9.toml:{text.splitlines().index(new) + 1}: {key}" in found.where or "remedy" in found.where
+    assert allowed in f"{found.message} {found.remedy}"
 
 
 def test_a_misspelt_key_is_named_where_the_right_one_is_missing(tmp_path: Path) -> None:

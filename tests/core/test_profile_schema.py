@@ -33,7 +33,8 @@ TYPES: dict[str, type | tuple[type, ...]] = {
 def faults(value: Any, schema: Mapping[str, Any], path: str = "") -> Iterator[str]:
     """Where `value` breaks `schema`: the part of JSON Schema that ours use, and nothing unknown."""
     used = {"$schema", "$id", "title", "description", "default", "type", "properties", "required", "items"}
-    used |= {"additionalProperties", "enum", "const", "pattern", "minimum", "minItems"}
+    used |= {"additionalProperties", "enum", "const", "pattern", "minimum", "maximum"}
+    used |= {"exclusiveMinimum", "minItems", "uniqueItems"}
     assert set(schema) <= used
     if "const" in schema and value != schema["const"]:
         yield f"{path}: not {schema['const']}"
@@ -45,15 +46,30 @@ def faults(value: Any, schema: Mapping[str, Any], path: str = "") -> Iterator[st
         yield f"{path}: not among {schema['enum']}"
     if "pattern" in schema and not re.search(schema["pattern"], value):
         yield f"{path}: not {schema['pattern']}"
-    if "minimum" in schema and value < schema["minimum"]:
-        yield f"{path}: below {schema['minimum']}"
+    if isinstance(value, int | float):
+        yield from _numbers(value, schema, path)
     if isinstance(value, list):
-        if len(value) < schema.get("minItems", 0):
-            yield f"{path}: too few"
-        for index, item in enumerate(value):
-            yield from faults(item, schema.get("items", {}), f"{path}[{index}]")
+        yield from _items(value, schema, path)
     if isinstance(value, dict):
         yield from _members(value, schema, path)
+
+
+def _numbers(value: float, schema: Mapping[str, Any], path: str) -> Iterator[str]:
+    if "minimum" in schema and value < schema["minimum"]:
+        yield f"{path}: below {schema['minimum']}"
+    if "maximum" in schema and value > schema["maximum"]:
+        yield f"{path}: above {schema['maximum']}"
+    if "exclusiveMinimum" in schema and value <= schema["exclusiveMinimum"]:
+        yield f"{path}: not above {schema['exclusiveMinimum']}"
+
+
+def _items(value: list[Any], schema: Mapping[str, Any], path: str) -> Iterator[str]:
+    if len(value) < schema.get("minItems", 0):
+        yield f"{path}: too few"
+    if schema.get("uniqueItems") and len(set(value)) < len(value):
+        yield f"{path}: twice"
+    for index, item in enumerate(value):
+        yield from faults(item, schema.get("items", {}), f"{path}[{index}]")
 
 
 def _members(value: dict[str, Any], schema: Mapping[str, Any], path: str) -> Iterator[str]:
