@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from edgekit.package import Variant
+from edgekit.package import Variant, Verification
 from edgekit_converters.engine.cache import default_root
 from edgekit_converters.engine.pool import Limits
 from edgekit_converters.engine.request import Request, Result, Silent
@@ -145,20 +145,26 @@ def _row(variant: Variant, figures: Mapping[str, Any]) -> list[str]:
     worst = max((item["max_relative"] or 0.0 for item in errors), default=None)
     latency = figures.get("latency_us")
     memory = figures.get("memory_mb")
-    how = (
-        check.method if check.runtime is None else f"{check.method}, {check.runtime} {check.runtime_version}"
-    )
     return [
         variant.id,
         f"[{_COLOURS[check.verdict]}]{check.verdict}[/]"
         + (f" ({', '.join(check.reasons)})" if check.reasons else ""),
-        how,
+        _how(check),
         _quality(*judged) if judged else "–",
         f"{worst:.2g}" if worst is not None else "–",
         f"{variant.size / 1000:.1f} kB",
         f"{latency['median']:.0f} µs" if latency else "–",
         f"{memory['peak']:.0f} MiB" if memory else "–",
     ]
+
+
+def _how(check: Verification) -> str:
+    """What ran it. What still awaits a compiler says so."""
+    if check.runtime is None:
+        return check.method
+    if (check.backend or "").endswith(", not compiled"):
+        return f"{check.method}, not compiled"
+    return f"{check.method}, {check.runtime} {check.runtime_version}"
 
 
 def _quality(name: str, item: Mapping[str, Any]) -> str:
