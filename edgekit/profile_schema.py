@@ -81,7 +81,6 @@ RULES_MEANINGS: Mapping[str, str] = {
     "rescue": "What a layer that int8 harms falls back to.",
     "rest": "Type of what is not quantized.",
     "compression": "Forms of weights it keeps compressed.",
-    "operators": "Operators of its file format that it has; empty where it has all that are written.",
     "allow": "Operators of its file format that it has, and in which form; empty where it has all.",
     "allow.ops": "Operators by their name in the file format.",
     "allow.types": "Types of what is computed; constants of places and sizes do not count.",

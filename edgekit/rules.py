@@ -102,8 +102,8 @@ class Rules:
     `bias`: whether biases are quantized (``int32``, at input scale times weight scale) or stay float;
     `rescue`: what a layer falls back to that int8 harms, the cheaper one on this runtime; `rest`: the
     type of what is not quantized; `compression`: forms of weights that it keeps compressed, so that they
-    make the file smaller or the model faster; `operators`: those of its own file format that it has (TFLite's
-    names), empty where it has all that are written; `allow`: the same, with the forms it takes them in;
+    make the file smaller or the model faster; `allow`: the operators of its file format that it has (TFLite's
+    names) with the forms it takes them in, empty where it has all that are written;
     `inputs_symmetric`: the model's inputs have zero point 0.
     """
 
@@ -121,7 +121,6 @@ class Rules:
     rescue: str = "float32"
     rest: str = "float32"
     compression: tuple[str, ...] = ()
-    operators: tuple[str, ...] = ()
     allow: tuple[Allow, ...] = ()
     inputs_symmetric: bool = False
 
@@ -197,7 +196,6 @@ def build_rules(table: Table, *, name: str, digest: str) -> Rules:
         rescue=table.text("rescue", "float32", allowed=RESCUES),
         rest=table.text("rest", "float32", allowed=RESTS),
         compression=table.texts("compression", allowed=COMPRESSIONS),
-        operators=table.texts("operators"),
         allow=table.tables("allow", _allow),
     )
 

@@ -103,7 +103,6 @@ def _lowered(job: Job, model: ir.Model, dialect: Dialect) -> Lowered:
     rules = load_rules(job.rules or dialect.rules)
     options = Options(
         weights=_WEIGHTS.get(job.precision, "float32"),
-        operators=frozenset(rules.operators),
         flat_dense=dialect.flat_dense,
         grammar=Restriction(rules) if rules.allow else None,
     )

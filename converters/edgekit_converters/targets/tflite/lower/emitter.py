@@ -46,12 +46,11 @@ class Grammar(Protocol):
 class Options:
     """How to lower. `weights`: ``float32``, ``float16`` (stored so, computed in float32), ``int8``
     (hybrid kernels) or ``int4``. `integer_io`: a quantized port keeps its integers at the boundary.
-    `operators`: those that the runtime has, empty for all. `flat_dense`: its dense layers take any rank.
-    `grammar`: the forms in which a runtime with an allow-list takes them."""
+    `grammar`: the ops that a runtime with an allow-list takes, and in which forms. `flat_dense`: its dense
+    layers take any rank."""
 
     weights: str = "float32"
     integer_io: bool = True
-    operators: frozenset[str] = frozenset()
     grammar: Grammar | None = None
     flat_dense: bool = False
 
@@ -89,14 +88,8 @@ class Emitter:
         """Append an op; the lowest version that carries it is chosen unless given.
 
         Raises:
-            Refusal: the runtime has no such op.
+            Refusal: the runtime takes neither such an op nor anything exact in its place.
         """
-        if self.options.operators and op not in self.options.operators:
-            raise Refusal(
-                f"the runtime has no {op}",
-                remedy="use another target for this model",
-                code="unsupported_op",
-            )
         if self.options.grammar is not None:
             other = self.options.grammar.instead(self, op, inputs, outputs, fields)
             if other is not None:
