@@ -103,7 +103,7 @@ class SerialModel:
     Raises:
         OperationTimeout: nothing answers.
         RefusedError: another variant is there (``wrong_model``).
-        UnavailableError: what answers does not speak this protocol.
+        UnavailableError: the line is lost, or what answers does not speak this protocol.
     """
 
     def __init__(
@@ -117,8 +117,8 @@ class SerialModel:
     ) -> None:
         self._line, self._timeout, self._attempts, self._now = line, timeout, attempts, monotonic
         self._reader = FrameReader(LARGEST)
-        self._sequence = 0
-        line.write(b"\0")  # ends whatever half a frame the device holds
+        self.sequence = 0
+        """Number of the last request."""
         self.description = self._describe()
         if digest is not None and self.description.digest != digest:
             there = self.description.digest or "unknown"
@@ -180,11 +180,13 @@ class SerialModel:
         return _description(text)
 
     def _ask(self, kind: Kind, payload: bytes) -> bytes:
-        """The answer's payload; sent again when it does not come or comes back damaged."""
-        self._sequence = self._sequence % 65_535 + 1
+        """The answer's payload; sent again when it does not come or comes back damaged.
+
+        The zero before it ends whatever half a frame the device holds.
+        """
+        self.sequence = self.sequence % 65_535 + 1
         for _ in range(self._attempts):
-            self._line.write(encode(kind, self._sequence, payload))
-            answer = self._await()
+            answer = self._exchange(b"\0" + encode(kind, self.sequence, payload))
             if answer is not None and answer.kind == Kind.ERROR:
                 raise _refusal(answer)
             if answer is not None and answer.kind == kind | ANSWER:
@@ -195,6 +197,13 @@ class SerialModel:
             code="serial_silent",
         )
 
+    def _exchange(self, request: bytes) -> Frame | None:
+        try:
+            self._line.write(request)
+            return self._await()
+        except OSError as error:  # pyserial's own errors are OSErrors
+            raise UnavailableError(f"the line is lost: {error}", code="serial_lost") from error
+
     def _await(self) -> Frame | None:
         """The frame with the number asked for; None in time, or when the device got a broken one."""
         end = self._now() + self._timeout
@@ -202,7 +211,7 @@ class SerialModel:
             for item in self._reader.feed(self._line.read(256)):
                 if isinstance(item, Broken):
                     continue  # noise, or a damaged answer: the time decides
-                if item.sequence == self._sequence:
+                if item.sequence == self.sequence:
                     return item
                 if item.kind == Kind.ERROR and item.sequence == 0 and item.payload[:1] in _DAMAGED:
                     return None
