@@ -15,6 +15,7 @@ from edgekit.package import Tensor
 from edgekit.ports import Runtime, Session
 from edgekit_agent.errors import ModelError
 from edgekit_agent.runtimes.litert import LiteRtRuntime
+from edgekit_agent.runtimes.litert_session import read_output
 from edgekit_agent.runtimes.onnxruntime import OnnxRuntime
 from tests.agent.models import WEIGHTS, installed, samples
 
@@ -151,3 +152,24 @@ def test_zoo_models_run_in_litert(zoo: Path) -> None:
         assert together.shape == (3, out[1])
         assert np.all(together.sum(axis=1) > 0.5)
         np.testing.assert_allclose(together, alone, atol=0.05)
+
+
+class _Empty:
+    """LiteRT 2.3 on an output of which nothing is left, or which was never computed."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self._shape = shape
+
+    def get_tensor(self, index: int) -> None:
+        raise ValueError("Invalid tensor size.")
+
+    def get_output_details(self) -> list[dict[str, object]]:
+        return [{"index": 7, "shape": np.array(self._shape, np.int32), "dtype": np.float32}]
+
+
+def test_an_output_of_which_nothing_is_left_is_an_empty_array() -> None:
+    found = read_output(_Empty((0, 3)), 7)
+    assert found.shape == (0, 3)
+    assert found.dtype == np.float32
+    with pytest.raises(ValueError, match="Invalid tensor size"):
+        read_output(_Empty((2, 3)), 7)

@@ -167,3 +167,14 @@ def test_a_chain_of_ops_over_a_free_batch(seed: int) -> None:
         chain.grow()
     feeds = [{"x": floats(batch, *START[1:], seed=batch)} for batch in (2, 1, 3)]
     agrees(chain.graph(), *feeds, rtol=1e-4, atol=1e-4)
+
+
+def test_axes_merged_in_front_of_a_product_are_no_flattened_image() -> None:
+    """The batch is free before and after, and yet it is not the same size: the matrix has six columns."""
+    graph = """g (float[N, 3, 6, 6] x) => (float[N, 240] y)
+    <float[8, 3, 1, 1] w = {%s}, float[6, 5] m = {%s}, float[5] b = {1, 2, 3, 4, 5},
+     int64[2] rows = {-1, 6}, int64[2] back = {-1, 240}>
+    { c = Conv (x, w) r = Reshape (c, rows) g = Gemm (r, m, b) y = Reshape (g, back) }"""
+    numbers = [", ".join(f"{item:.3f}" for item in floats(size, seed=size)) for size in (24, 30)]
+    feeds = [{"x": floats(batch, 3, 6, 6, seed=batch)} for batch in (1, 2)]
+    agrees(graph % tuple(numbers), *feeds, rtol=1e-4, atol=1e-5)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from tests.converters.tflite_ops import agrees, floats, whole
+from edgekit.package import Requirements, Tensor
+from edgekit_converters.targets.tflite.runner import LiteRtSession
+from edgekit_converters.values import Built
+from tests.converters.tflite_ops import agrees, floats, lowered, whole
 
 FREE = ({"x": floats(2, 3, 4)}, {"x": floats(5, 3, 2, seed=1)}, {"x": floats(1, 3, 1, seed=2)})
 """Feeds for float[N,3,M]."""
@@ -340,3 +344,25 @@ def test_boxes_that_overlap_are_dropped_as_onnxruntime_drops_them(limit: float, 
         boxes[1, 0, 2:] = boxes[1, 0, :2] if not centre else 0
         feeds.append({"b": boxes, "s": floats(2, 3, count, low=0, high=1, seed=count + 1), **rest})
     agrees(f"{graph} {body}", *feeds)
+
+
+def test_a_slice_of_which_nothing_is_left_is_an_empty_array(tmp_path: Path) -> None:
+    """LiteRT 2.3 raises where it should show no elements."""
+    graph = """g (float[4, 3] x, int64[1] e) => (float[k, 3] y)
+    <int64[1] s = {0}, int64[1] a = {0}> { y = Slice (x, s, e, a) }"""
+    made = lowered(graph)
+    path = tmp_path / "m.tflite"
+    made.write(path)
+    ports = {port.name: port for port in (*made.inputs, *made.outputs)}
+    tensors = {
+        name: Tensor(name=name, dtype=dtype, shape=(), artifact_name=ports[name].name)
+        for name, dtype in (("x", "float32"), ("e", "int64"), ("y", "float32"))
+    }
+    needs = Requirements(runtime="litert", min_runtime=None)
+    built = Built(
+        main=path.name, inputs=(tensors["x"], tensors["e"]), outputs=(tensors["y"],), requires=needs, route=""
+    )
+    session = LiteRtSession(path, built)
+    for end, rows in ((0, 0), (3, 3)):
+        found = session.step({"x": np.ones((4, 3), np.float32), "e": np.array([end])})["y"]
+        assert found.shape == (rows, 3)

@@ -168,7 +168,7 @@ class _Worker:
         self._interpreter.invoke()
         return {
             port.tensor.name: from_artifact(
-                self._interpreter.get_tensor(port.index), np.dtype(port.tensor.dtype), port.quantization
+                read_output(self._interpreter, port.index), np.dtype(port.tensor.dtype), port.quantization
             )
             for port in self._outputs
         }
@@ -233,6 +233,18 @@ def _port(tensor: Tensor, names: Mapping[str, Any], path: Path) -> _Port:
     )
 
 
+def read_output(interpreter: Any, index: int) -> Array:
+    """A copy of an output's elements, of which there may be none: then LiteRT has no memory to show."""
+    try:
+        found: Array = interpreter.get_tensor(index)
+    except ValueError:
+        details = next(item for item in interpreter.get_output_details() if item["index"] == index)
+        if 0 not in details["shape"]:
+            raise
+        return np.empty(tuple(int(size) for size in details["shape"]), details["dtype"])
+    return found
+
+
 def interpreter_class() -> Any:
     """The Interpreter of the LiteRT that is installed.
 
@@ -256,4 +268,4 @@ def interpreter_class() -> Any:
     return Interpreter
 
 
-__all__ = ["LiteRtSession", "interpreter_class"]
+__all__ = ["LiteRtSession", "interpreter_class", "read_output"]

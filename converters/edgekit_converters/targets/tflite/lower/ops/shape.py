@@ -47,7 +47,9 @@ def reshape(ctx: Context, node: ir.Node) -> None:
     if numbers is None:
         return ctx.set(node.outputs[0], _computed_reshape(ctx, node, ctx.tensor(value), target, allowed))
     shape = _wanted(numbers, ctx.shape(value), allowed)
-    if len(shape) == 2 and ctx.rank(value) > 2 and shape[0] == ctx.shape(value)[0] and shape[1] is not None:
+    rest = known(ctx.shape(value)[1:])
+    # A free size in front may be another one than before: (N, 4, 6) to (-1, 6) is no flattening.
+    if len(shape) == 2 and ctx.rank(value) > 2 and rest is not None and shape[1] == math.prod(rest):
         node.outputs[0].shape = ir.Shape(shape)
         return ctx.flatten(node.outputs[0], value)
     if _kept_order(ctx, node.outputs[0], value, shape):
