@@ -140,7 +140,8 @@ class Budgets:
 class Profile:
     """One board. `memory_mb` lists the sizes it is sold with, smallest first; `digest` is the file's.
 
-    `aliases` are other names it may be asked for by; packages and fleets know the board by `name`.
+    `aliases` are other names it may be asked for by; packages and fleets know the board by `name`. `limits`
+    are sentences on what to know before choosing it.
     """
 
     name: str
@@ -157,6 +158,7 @@ class Profile:
     evidence: tuple[Evidence, ...]
     digest: str
     aliases: tuple[str, ...] = ()
+    limits: tuple[str, ...] = ()
 
     def target(self, name: str) -> ProfileTarget:
         """The target called `name`.
@@ -330,6 +332,7 @@ def build_profile(table: Table, *, digest: str) -> Profile:
         evidence=table.tables("evidence", _evidence),
         digest=digest,
         aliases=table.texts("aliases"),
+        limits=table.texts("limits", once=True),
     )
     platform.finish()
     return profile

@@ -84,7 +84,12 @@ def _targets(profile: Profile) -> Iterator[Fault]:
             allowed = ", ".join(name for name in list_rules() if name.startswith(f"{target.name}-"))
             yield "error", f"{key}.rules", f"no rules {target.rules!r}", f"there are {allowed or 'none'}"
             continue
-        rules = load_rules(target.rules)
+        try:
+            rules = load_rules(target.rules)
+        except ProfileError as error:
+            said = f"{_place_of(error)}{error.message}"
+            yield "error", f"{key}.rules", f"the rules {target.rules} are faulty", said
+            continue
         if rules.target != target.name:
             yield (
                 *("error", f"{key}.rules"),
@@ -94,6 +99,11 @@ def _targets(profile: Profile) -> Iterator[Fault]:
         for precision in sorted(set(target.precisions) - set(rules.precisions)):
             allowed = ", ".join(rules.precisions)
             yield "warning", f"{key}.precisions", f"{rules.name} has no {precision}", f"it has {allowed}"
+
+
+def _place_of(error: ProfileError) -> str:
+    """Where a faulty rules file is faulty, to be put before the message."""
+    return f"{error.where}: " if error.where else ""
 
 
 def _evidence(profile: Profile, path: Path) -> Iterator[Fault]:
@@ -120,7 +130,7 @@ def facts_of(profile: Profile) -> tuple[str, ...]:
     facts = [f"cpu.{key}" for key, value in shape["cpu"].items() if value]
     facts += ["os", *(f"runtimes.{name}" for name in profile.runtimes)]
     facts += [f"targets.{target.name}" for target in profile.targets]
-    facts += [key for key in ("accelerators", "memory_mb") if shape[key]]
+    facts += [key for key in ("accelerators", "limits", "memory_mb") if shape[key]]
     facts += [f"budgets.{key}" for key, value in shape["budgets"].items() if value is not None]
     facts += ["match.machines"] if profile.match.machines and not profile.match.runtimes else []
     return (*facts, *(["match.models"] if profile.match.models else []))

@@ -29,6 +29,7 @@ PROFILE_MEANINGS: Mapping[str, str] = {
     "aliases": "Other names it may be asked for by.",
     "title": "The board's name for people.",
     "memory_mb": "Memory in MiB, every size it is sold with, smallest first; 0 where it is less than one.",
+    "limits": "Sentences on what to know before choosing the board.",
     "match": "How a device is recognised; all that is given must hold. Without machines: never by itself.",
     "match.machines": "What the machine calls itself (uname -m).",
     "match.models": "Parts of the board's model string (/proc/device-tree/model).",

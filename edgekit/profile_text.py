@@ -49,6 +49,7 @@ def profile_toml(
     lines = [f"# {line}" for line in header.splitlines()]
     flat = {"schema": 1, "name": profile["name"], "aliases": profile.get("aliases") or None}
     flat |= {key: profile[key] for key in ("title", "memory_mb")}
+    flat |= {"limits": profile.get("limits") or None}
     lines += _pairs(flat, "", notes)
     for key in _ORDER:
         lines += _section(key, profile.get(key), notes)

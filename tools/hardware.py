@@ -59,6 +59,7 @@ def page() -> str:
         "| profile | board | CPU | memory | system | accelerators | targets | evidence |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
+    limits: list[str] = []
     for name in list_profiles(profiles_folder()):
         profile = load_profile(name, profiles_folder())
         accelerators = ", ".join(item.name for item in profile.accelerators) or "–"
@@ -66,4 +67,5 @@ def page() -> str:
         cells = [names, profile.title, f"{profile.cpu.cores} × {profile.cpu.name}", memory_of(profile)]
         cells += [system_of(profile), accelerators, targets_of(profile), evidence_of(profile)]
         lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join([*lines, *OWN]) + "\n"
+        limits += [f"- `{name}`: {'; '.join(profile.limits)}." for _ in profile.limits[:1]]
+    return "\n".join([*lines, "", "What to know before choosing a board:", "", *limits, *OWN]) + "\n"

@@ -10,7 +10,42 @@ from click.testing import CliRunner
 from edgekit.cli.main import cli
 from edgekit.errors import ProfileError, SourceError
 from edgekit.profile import FOLDERS, load_profile
+from edgekit.profile_lint import lint_file
+from edgekit_converters.engine.convert import convert
 from edgekit_converters.engine.plan import make_plan
+from edgekit_converters.engine.pool import Pool
+from edgekit_converters.engine.request import Request
+from tests.converters.graphs import save, small_cnn
+
+BOARD = """
+schema = 1
+name = "greenhouse"
+title = "A camera in a greenhouse"
+memory_mb = [256]
+limits = ["it is hot there"]
+[match]
+machines = ["aarch64"]
+[cpu]
+name = "Cortex-A35"
+cores = 2
+isa = "armv8-a"
+[os]
+name = "Linux"
+[runtimes.litert]
+minimum = "1.2.0"
+[[targets]]
+name = "tflite"
+runtime = "litert"
+rules = "tflite-2.3"
+precisions = ["fp32", "dynamic"]
+default = ["fp32"]
+[budgets]
+size_mb = 0.5
+[[evidence]]
+facts = ["cpu", "os", "memory_mb", "match", "runtimes", "targets", "budgets", "limits"]
+basis = "claimed"
+source = "the label on the board"
+"""
 
 
 @pytest.fixture
@@ -47,3 +82,24 @@ def test_convert_names_file_and_line_of_a_mistake_in_an_own_board(boards: Path) 
     line = path.read_text(encoding="utf-8").splitlines().index("cores = -4") + 1
     assert error.where == f"{path}:{line}: cpu.cores"
     assert "at least 1" in error.message
+
+
+def test_a_new_board_is_one_file_and_a_model_is_converted_for_it(
+    tmp_path: Path, workers: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(FOLDERS, str(tmp_path))
+    (tmp_path / "greenhouse.toml").write_text(BOARD, encoding="utf-8")
+    assert lint_file(tmp_path / "greenhouse.toml") == []
+    request = Request(
+        source=save(small_cnn(), tmp_path / "cnn.onnx"),
+        profiles=("greenhouse",),
+        out=tmp_path / "out",
+        cache=tmp_path / "cache",
+    )
+    result = convert(request, pool=workers)
+    (found,) = result.manifest.variants
+    assert found.id == "greenhouse-tflite-fp32"
+    assert found.verification.method == "executed"
+    assert found.requires.machines == ("aarch64",)
+    assert result.manifest.profiles["greenhouse"] == load_profile("greenhouse").digest
+    assert "it is hot there" in (tmp_path / "out" / "report" / "index.html").read_text(encoding="utf-8")

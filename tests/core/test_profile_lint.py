@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edgekit.profile import load_profile, profiles_folder
+from edgekit.profile import FOLDERS, load_profile, profiles_folder
 from edgekit.profile_lint import all_files, facts_of, lint_file
 from edgekit.tomllines import key_lines, line_of
 from tests.core.test_profile import GOOD, write
@@ -89,6 +89,20 @@ def test_rules_without_sources_or_ops_are_told(tmp_path: Path) -> None:
         "no evidence",
         "quantized precisions, and no op may be quantized",
     ]
+
+
+def test_a_profile_whose_rules_are_faulty_is_told_so_and_the_others_are_still_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(FOLDERS, str(tmp_path))
+    (tmp_path / "rules").mkdir()
+    rules = (profiles_folder() / "rules" / "tflite-2.3.toml").read_text(encoding="utf-8")
+    faulty = rules.replace('version = "2.3"', 'version = "99"').replace("schema = 1", "schema = 1\nspeed = 9")
+    (tmp_path / "rules" / "tflite-99.toml").write_text(faulty, encoding="utf-8")
+    write(tmp_path, SOURCED.replace("tflite-2.3", "tflite-99"))
+    [found] = messages(tmp_path / "board.toml")
+    assert "targets[0].rules: error: the rules tflite-99 are faulty" in found
+    assert "speed: unknown key" in found
 
 
 def test_a_missing_file_is_an_error_not_a_crash(tmp_path: Path) -> None:

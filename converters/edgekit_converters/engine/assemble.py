@@ -274,6 +274,7 @@ def _facts(
         "boards": {
             profile.name: {
                 "title": profile.title,
+                "limits": list(profile.limits),
                 "accelerators": [asdict(item) for item in profile.accelerators],
             }
             for profile in map(load_profile, context.request.profiles)

@@ -128,7 +128,7 @@ def _hardware(manifest: Manifest, report: Mapping[str, Any]) -> list[dict[str, A
         ]
         refused = [r for r in manifest.refused if r.id.startswith(f"{name}-") and _of(r.id, facts) == name]
         if covered or refused:
-            board = facts.get(name, {"title": name, "accelerators": []})
+            board = facts.get(name, {"title": name, "accelerators": [], "limits": []})
             found.append({"name": name, "covered": together(covered), "refused": refused, **board})
     return found
 
