@@ -61,7 +61,7 @@ def make(job: Job, rules_name: str) -> Made:
         raise Refusal(
             f"TensorRT does not take this graph: {'; '.join(found[:5])}",
             remedy="start from a float source: its integers are then chosen for TensorRT",
-            code="symmetric_only" if any("zero point" in item for item in found) else "unsupported_op",
+            code="symmetric_only",
         )
     step = {"int8": " > QDQ", "fp16": ""}.get(job.precision, "")
     half = " > float16" if job.precision != "fp32" and rules.rest == "float16" else ""
@@ -128,7 +128,7 @@ def _weight_faults(
     constants: Mapping[str, onnx.TensorProto],
 ) -> Iterator[str]:
     place = node.name or node.output[0]
-    if reader.op_type in _WEIGHTED and list(reader.input).index(node.output[0]) == 2:
+    if reader.op_type in _WEIGHTED and node.output[0] in reader.input[2:]:
         yield f"{place}: a quantized bias"
         return
     if scales == 1:
@@ -151,7 +151,7 @@ def _channel_axis(node: onnx.NodeProto, rank: int) -> int | None:
 def _typed(job: Job, rules: Rules) -> tuple[ir.Model, dict[str, Any]]:
     """The graph in the precision asked for."""
     model, facts = ir.load(job.hub), {}
-    supported = frozenset(rules.operators) or None
+    supported = frozenset(name for entry in rules.allow for name in entry.ops) or None
     samples = None if job.calibration is None else Path(job.calibration)
     if job.precision == "int8":
         from edgekit_converters.quantize.pipeline import GOAL, for_target
