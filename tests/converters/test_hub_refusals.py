@@ -227,6 +227,31 @@ def test_a_model_that_mixes_the_samples_of_a_batch_is_found(axis: int, mixed: bo
     assert (found is not None) == mixed
 
 
+@pytest.mark.parametrize(("held", "said"), [(1, "takes one sample"), (4, "counts them")])
+def test_a_constant_that_counts_the_samples_is_named_with_its_node(
+    held: int, said: str, tmp_path: Path
+) -> None:
+    """A class token that was exported for so many samples, joined to them. Nodes have no names."""
+    g = GraphBuilder((3, 4))
+    path = save(g.model(g.op("Concat", g.weight(held, 1, 4), "x", axis=1), [4, 4]), tmp_path / "m.onnx")
+    model = onnx_model.load(path)
+    with pytest.raises(SourceError, match="Concat 't0'") as caught:
+        model.run({"x": np.zeros((3, 3, 4), np.float32)})
+    assert caught.value.code == "fixed_batch"
+    assert said in caught.value.message
+    assert "ONNXRuntimeError" not in str(caught.value)
+    assert "batch of one" in str(caught.value.remedy)
+
+
+def test_samples_that_a_node_cannot_compute_are_no_fault_of_the_batch(tmp_path: Path) -> None:
+    g = GraphBuilder((2,))
+    index = g.op("Cast", "x", to=TensorProto.INT64)
+    path = save(g.model(g.op("Gather", g.weight(5), index), [2]), tmp_path / "m.onnx")
+    with pytest.raises(SourceError, match="Gather 't1'") as caught:
+        onnx_model.load(path).run({"x": np.full((3, 2), 9, np.float32)})
+    assert caught.value.code == "source_fails"
+
+
 def test_a_fixed_batch_is_no_mixture(tmp_path: Path) -> None:
     model = _batch_model(0)
     for port in (model.graph.input[0], model.graph.output[0]):

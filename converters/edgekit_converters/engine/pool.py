@@ -85,7 +85,8 @@ class Pool:
                 return
 
         def imports() -> None:
-            with contextlib.suppress(EdgekitError):  # whoever needs it is told
+            # Whoever needs it is told; and the pool may be closed while this one still imports.
+            with contextlib.suppress(EdgekitError, OSError, ValueError):
                 self.run(kind, "warm", {"targets": list(targets)})
 
         threading.Thread(target=imports, daemon=True).start()

@@ -66,12 +66,16 @@ def canonicalise(raw: str, out: str, renames: Mapping[str, str], shapes: Mapping
 
 def run_hub(hub: str, data: str, out: str) -> Json:
     """Run the hub in onnxruntime; says which output mixes the samples of a batch."""
-    from edgekit_converters.hub import mixes_batch
-    from edgekit_converters.onnx_session import OnnxSession
+    from edgekit_converters.hub import mixes_batch, run_error
+    from edgekit_converters.onnx_session import REFUSALS, OnnxSession
 
     inputs = load_arrays(Path(data))
     session = OnnxSession(Path(hub), threads=2)
-    save_arrays(Path(out), session.run(inputs))
+    try:
+        outputs = session.run(inputs)
+    except REFUSALS as error:
+        raise run_error(Path(hub), inputs, error) from error
+    save_arrays(Path(out), outputs)
     return {"mixes_batch": mixes_batch(session, inputs)}
 
 

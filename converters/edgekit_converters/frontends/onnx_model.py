@@ -65,7 +65,11 @@ class OnnxModel:
                     remedy="export the model with operators and types that onnxruntime has",
                     code="unsupported_op",
                 ) from error
-        outputs: dict[str, Any] = self._session.run(inputs)
+        try:
+            outputs: dict[str, Any] = self._session.run(inputs)
+        except REFUSALS as error:
+            model = self._original or self._path
+            raise hub.run_error(model, inputs, error, where=str(self._path)) from error
         return {item.name: outputs[item.name] for item in self.signature.outputs}
 
 

@@ -8,7 +8,7 @@ kinds: what changed between opsets (`upgrade/`) and what a rare operator means (
 
 from __future__ import annotations
 
-from edgekit_converters.hub.batch import mixes_batch
+from edgekit_converters.hub.batch import mixes_batch, run_error
 from edgekit_converters.hub.files import canonicalise, to_proto, with_batch_one
 from edgekit_converters.hub.legal import legalise
 from edgekit_converters.hub.pipeline import Canonical, canonical, check
@@ -20,6 +20,7 @@ __all__ = [
     "check",
     "legalise",
     "mixes_batch",
+    "run_error",
     "to_proto",
     "with_batch_one",
 ]
