@@ -93,6 +93,7 @@ RULES_MEANINGS: Mapping[str, str] = {
     "allow.weights_per_channel": "Whether weights may have a scale a channel.",
     "allow.grouped": "Whether filters may see a part of the channels.",
     "allow.same_rank": "Whether inputs must have as many axes as each other.",
+    "allow.odd_window": "Whether a pool's window must hold an odd number of values.",
     "sources": "Where the rules come from.",
     "op": "How a set of ops may be quantized.",
     "op.ops": "ONNX op types.",

@@ -80,7 +80,7 @@ class Allow:
     activations that may be fused; `padding`: the kinds taken, empty for both; `unset`: options that must not
     be set; `inputs`: how many there may be, 0 for any number; `weights_per_channel`: whether weights may have
     a scale a channel; `grouped`: whether filters may see a part of the channels; `same_rank`: whether inputs
-    must have as many axes as each other.
+    must have as many axes as each other; `odd_window`: whether a pool's window must hold an odd number.
     """
 
     ops: tuple[str, ...]
@@ -93,6 +93,7 @@ class Allow:
     weights_per_channel: bool = True
     grouped: bool = True
     same_rank: bool = False
+    odd_window: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,4 +251,5 @@ def _allow(table: Table) -> Allow:
         weights_per_channel=table.flag("weights_per_channel", True),
         grouped=table.flag("grouped", True),
         same_rank=table.flag("same_rank", False),
+        odd_window=table.flag("odd_window", False),
     )

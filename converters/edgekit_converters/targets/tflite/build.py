@@ -111,16 +111,16 @@ def _lowered(job: Job, model: ir.Model, dialect: Dialect) -> Lowered:
         return compiled(graph, options=options, supported=dialect.supported, accepts=dialect.accepts)
 
     if not dialect.free_batch:
-        return lowered(_batch_of_one(model) if _is_free(model) else model)
+        return lowered(batch_of_one(model))
     try:
         free = lowered(model)
     except Refusal:
         # With a batch of one, shapes that are computed become constants, and kernels may take them.
         if not _is_free(model):
             raise
-        return lowered(_batch_of_one(model))
+        return lowered(batch_of_one(model))
     if "SHAPE" in free.facts["ops"] and _is_free(model):
-        return lowered(_batch_of_one(model))
+        return lowered(batch_of_one(model))
     return free
 
 
@@ -131,8 +131,10 @@ def _is_free(model: ir.Model) -> bool:
     )
 
 
-def _batch_of_one(model: ir.Model) -> ir.Model:
+def batch_of_one(model: ir.Model) -> ir.Model:
     """`model` with its batch fixed at one: computed shapes become constants."""
+    if not _is_free(model):
+        return model
     proto = hub.to_proto(model)
     for item in (*proto.graph.input, *proto.graph.output):
         dims = item.type.tensor_type.shape.dim

@@ -154,9 +154,10 @@ def fully_connected(g: Graph, op: Op) -> None:
         matrix = g.e.op("Transpose", g.value(op.inputs[1]), perm=[1, 0])
     if len(shape) != 2 or shape[1] != depth:
         x = g.regridded(op.inputs[0], g.e.reshape(x, [-1, depth]))
-    made = g.e.op("MatMul", x, matrix)
-    if g.given(op, 2):
-        made = g.e.op("Add", made, g.value(op.inputs[2]))
+    if g.given(op, 2):  # one node, as integer kernels add the bias before they round
+        made = g.e.op("Gemm", x, matrix, g.value(op.inputs[2]))
+    else:
+        made = g.e.op("MatMul", x, matrix)
     made = g.activated(op, made)
     if len(g.tensor(op.outputs[0]).shape) != 2:
         made = g.e.reshape(made, g.shape(op.outputs[0]))

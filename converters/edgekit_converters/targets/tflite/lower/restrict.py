@@ -138,6 +138,9 @@ def _option_misfit(entry: Allow, op: str, inputs: Inputs, fields: Mapping[str, A
     option = next((name for name in entry.unset if fields.get(name)), None)
     if option is not None:
         return f"not with {option}"
+    window = int(fields.get("filterHeight", 1)) * int(fields.get("filterWidth", 1))
+    if entry.odd_window and window % 2 == 0:
+        return f"not over {window} values"
     if any(item is None for item in inputs):
         return "with an input left out"
     if entry.inputs and len(inputs) > entry.inputs:

@@ -74,7 +74,8 @@ def quantize(ctx: Context, node: ir.Node) -> None:
         nodes.refuse(node, f"of {ctx.dtype(source).name}", code="unsupported_type")
     quant = ctx.quants.get(out)
     kind = ctx.dtype(out)
-    if quant is not None and kind in _STORED and not quant.per_channel and not out.is_graph_output():
+    plain = not out.is_graph_output() or ctx.options.grammar is not None
+    if quant is not None and kind in _STORED and not quant.per_channel and plain:
         tensor, perm = _integers_behind(ctx, source, kind) or ctx.any_layout(source)
         ctx.set(out, ctx.emit("QUANTIZE", [tensor], Spec(tensor.shape, kind, quant)), perm)
         return

@@ -249,6 +249,32 @@ def _part(quant: Quant | None, rows: slice) -> Quant | None:
     return Quant(quant.scale[rows], quant.zero_point[rows], quant.axis)
 
 
+def average(
+    e: Emitter, inputs: list[Tensor | None], outputs: list[Spec], fields: Fields
+) -> list[Tensor] | None:
+    """A depthwise convolution by 1/n whose bias is a hair above nothing.
+
+    The mean of an even number of integers may lie just between two, and runtimes round that either way. With
+    the hair (1/127 of a step over n) it never lies there, and everybody rounds up.
+    """
+    x, quant = _first(inputs), _first(inputs).quant
+    high, wide = int(fields["filterHeight"]), int(fields["filterWidth"])
+    shape, depth = known(x.shape), x.shape[3]
+    if quant is None or shape is None or depth is None or x.dtype is not ir.DataType.INT8:
+        return None
+    steps = int(fields["strideH"]), int(fields["strideW"])
+    fits = (shape[1] - high) // steps[0] + 1, (shape[2] - wide) // steps[1] + 1
+    if fits != outputs[0].shape[1:3]:  # padding does not count, and the edge has other divisors
+        return None
+    scale = float(np.float32(1 / (127 * high * wide)))
+    taps = e.const(np.full((1, high, wide, depth), 127, np.int8), quant=Quant((scale,), (0,), 0))
+    hair = e.const(np.ones(depth, np.int32), quant=Quant((scale * quant.scale[0],), (0,), 0))
+    options = {"padding": _VALID, "strideH": steps[0], "strideW": steps[1], "depthMultiplier": 1}
+    more = {"dilationHFactor": 1, "dilationWFactor": 1}
+    activation = {"fusedActivationFunction": fields.get("fusedActivationFunction", 0)}
+    return [e.emit("DEPTHWISE_CONV_2D", [x, taps, hair], outputs[0], **options, **more, **activation)]
+
+
 def folded(
     e: Emitter, inputs: list[Tensor | None], outputs: list[Spec], fields: Fields
 ) -> list[Tensor] | None:
@@ -300,6 +326,7 @@ REWRITES: dict[str, Rewrite] = {
     "BATCH_MATMUL": matmul,
     "FULLY_CONNECTED": dense,
     "CONV_2D": grouped,
+    "AVERAGE_POOL_2D": average,
     "DEQUANTIZE": folded,
     "TRANSPOSE_CONV": transpose_conv,
 }
