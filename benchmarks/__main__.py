@@ -13,6 +13,7 @@ NAMES = (
     "cli_start",
     "convert_times",
     "convert_cnn",
+    "convert_eight",
     "light_models",
     "node_coverage",
     "node_coverage_peers",
