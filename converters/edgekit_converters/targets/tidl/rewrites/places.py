@@ -62,14 +62,14 @@ def argmax_to_third_axis(node: ir.Node, build: Builder) -> Result:
 def sizes_to_scales(node: ir.Node, build: Builder) -> Result:
     """Sizes that are whole multiples of the input's."""
     before, after = static_shape(node.inputs[0]), static_shape(node.outputs[0])
-    if operand(node, 3) is None or before is None or after is None or "axes" in node.attributes:
+    if operand(node, 3) is None or before is None or after is None:
         return None
     if attr_str(node, "keep_aspect_ratio_policy", "stretch") != "stretch":
         return None
     if any(new % old for new, old in zip(after, before, strict=True)):
         return None
     scales = np.array([new / old for new, old in zip(after, before, strict=True)], np.float32)
-    return build.again(node, node.inputs[0], None, scales)
+    return build.again(node, node.inputs[0], None, scales, drop=("axes",))
 
 
 @rewrite("DepthToSpace")
