@@ -19,6 +19,7 @@ from edgekit.package import Variant, Verification
 from edgekit_converters.engine.cache import default_root
 from edgekit_converters.engine.pool import Limits
 from edgekit_converters.engine.request import Request, Result, Silent
+from edgekit_converters.report.rows import memory, model_bytes
 from edgekit_converters.report.write import decisive
 
 _COLOURS = {"pass": "green", "unverified": "yellow", "breach": "red"}
@@ -144,7 +145,6 @@ def _row(variant: Variant, figures: Mapping[str, Any]) -> list[str]:
     errors = check.metrics.get("outputs", {}).values()
     worst = max((item["max_relative"] or 0.0 for item in errors), default=None)
     latency = figures.get("latency_us")
-    memory = figures.get("memory_mb")
     return [
         variant.id,
         f"[{_COLOURS[check.verdict]}]{check.verdict}[/]"
@@ -152,9 +152,9 @@ def _row(variant: Variant, figures: Mapping[str, Any]) -> list[str]:
         _how(check),
         _quality(*judged) if judged else "–",
         f"{worst:.2g}" if worst is not None else "–",
-        f"{variant.size / 1000:.1f} kB",
+        f"{model_bytes(figures, variant) / 1000:.1f} kB",
         f"{latency['median']:.0f} µs" if latency else "–",
-        f"{memory['peak']:.0f} MiB" if memory else "–",
+        memory(figures),
     ]
 
 

@@ -24,6 +24,18 @@ def latency(measurements: Mapping[str, Any], variant: Variant) -> float | None:
     return None if found is None else float(found["median"])
 
 
+def model_bytes(figures: Mapping[str, Any], variant: Variant) -> int:
+    """Bytes of the model: all the variant's files, unless sources lie beside it."""
+    return int(figures.get("size_bytes", variant.size))
+
+
+def memory(figures: Mapping[str, Any]) -> str:
+    """Working memory: the arena on a microcontroller, else the peak of the process here."""
+    if "arena_bytes" in figures:
+        return f"{figures['arena_bytes'] / 1024:.1f} KiB arena"
+    return f"{figures['memory_mb']['peak']:.0f} MiB" if "memory_mb" in figures else "–"
+
+
 def row(variant: Variant, report: Mapping[str, Any]) -> dict[str, str]:
     """What the tables show of one variant."""
     check, extra = variant.verification, report["variants"][variant.id]
@@ -41,9 +53,9 @@ def row(variant: Variant, report: Mapping[str, Any]) -> dict[str, str]:
         "why": extra["why"],
         "accuracy": f"{judged[0]} {judged[1]['variant']:.4f}" if judged else "–",
         "error": f"{max(item or 0 for item in worst):.2g}" if worst else "–",
-        "size": size(variant.size),
+        "size": size(model_bytes(figures, variant)),
         "latency": "–" if shown is None else duration(shown),
-        "memory": f"{figures['memory_mb']['peak']:.0f} MiB" if "memory_mb" in figures else "–",
+        "memory": memory(figures),
         "route": variant.route,
         "ops": str(facts.get("op_count", "–")),
         "integer": f"{100 * facts['int8_op_ratio']:.0f} %" if "int8_op_ratio" in facts else "–",
@@ -75,14 +87,15 @@ def points(variants: tuple[Variant, ...], report: Mapping[str, Any]) -> tuple[li
             continue
         key = ("".join(item.sha256 for item in variant.files), variant.verification.runtime)
         spent = latency(report["measurements"], variant)
+        bytes_ = model_bytes(report["measurements"]["variants"].get(variant.id, {}), variant)
         label = f"{variant.requires.runtime} {variant.precision}"
         note = ", ".join(
-            [f"{value:.4g}", size(variant.size), "latency not measured" if spent is None else duration(spent)]
+            [f"{value:.4g}", size(bytes_), "latency not measured" if spent is None else duration(spent)]
         )
         point = Point(
             label=label,
             precision=variant.precision,
-            x=variant.size / 1000,
+            x=bytes_ / 1000,
             quality=value,
             ran=variant.verification.method,
             note=note,
