@@ -242,3 +242,53 @@ def test_a_single_unit_has_two_classes_in_the_reference_as_on_the_device() -> No
     found = reference({}, {"y": values}, (spec,), 4)
     assert found.outputs["y"].counts == (1, 2)
     assert found.confidence["y"].counts == (0, 0, 0, 3)
+
+
+@pytest.mark.parametrize(
+    ("precision", "flipped", "verdict"),
+    [
+        ("fp16", 2, "pass"),
+        ("fp16", 20, "breach"),
+        ("int8", 2, "pass"),
+        ("fp32", 0, "pass"),
+        ("fp32", 2, "breach"),
+    ],
+)
+def test_a_chosen_class_is_the_same_or_not_however_far_its_number_is(
+    precision: str, flipped: int, verdict: str
+) -> None:
+    """Two trees of a forest that vote against each other: one rounding decides between class 0 and 9."""
+    source = np.arange(400, dtype=np.int64) % 10
+    variant = source.copy()
+    variant[np.flatnonzero(source == 0)[:flipped]] = 9
+    errors = {"label": output_error(source, variant, activation=None)}
+    found = judge(precision=precision, errors=errors, figures=(), origin="validation", n=400)
+    assert found.verdict == verdict
+    assert found.metrics["outputs"]["label"]["equal"] == pytest.approx(1 - flipped / 400)
+
+
+def test_whole_numbers_that_are_amounts_are_judged_by_their_noise() -> None:
+    source = np.random.default_rng(0).integers(0, 255, (50, 8, 8)).astype(np.uint8)
+    errors = {"y": output_error(source, source ^ np.uint8(1), activation=None)}
+    assert judge(precision="int8", errors=errors, figures=(), origin="validation", n=50).verdict == "pass"
+
+
+def test_a_label_that_flips_between_kernels_sets_no_tolerance_and_is_no_probe() -> None:
+    y = outputs()
+    labels = y.argmax(1).astype(np.int64)
+    spread = np.zeros(len(y))
+    spread[:3] = 9.0
+    ports = (
+        Tensor(name="y", dtype="float32", shape=(-1, 10)),
+        Tensor(name="label", dtype="int64", shape=(-1,)),
+    )
+    found = make_probes(
+        inputs={"x": np.arange(len(y), dtype=np.float32)[:, None]},
+        outputs={"y": y, "label": labels},
+        spreads={"y": np.full(len(y), 1e-6), "label": spread},
+        ports=ports,
+        precision="fp16",
+        classifier="y",
+    )
+    assert found.atol < 1
+    assert found.arrays["in:x"].min() >= 3

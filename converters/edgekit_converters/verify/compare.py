@@ -19,7 +19,7 @@ class OutputError:
 
     `max_abs` in the output's unit, `max_relative` divided by the range of the source's output,
     `snr_db` signal to noise (a constant offset is no signal), `argmax` the share of samples with the
-    same largest value.
+    same largest value; `equal` of whole numbers the share of samples that are the very same.
     """
 
     max_abs: float
@@ -27,6 +27,7 @@ class OutputError:
     max_relative: float
     snr_db: float
     argmax: float | None
+    equal: float | None = None
 
 
 def output_error(source: Array, variant: Array, *, activation: str | None) -> OutputError:
@@ -52,7 +53,14 @@ def output_error(source: Array, variant: Array, *, activation: str | None) -> Ou
         max_relative=float(gap.max()) / span if span > 0 else (0.0 if gap.max() == 0 else float("inf")),
         snr_db=_decibel(signal, noise),
         argmax=agree,
+        equal=_equal(variant, source),
     )
+
+
+def _equal(variant: Array, source: Array) -> float | None:
+    if source.dtype.kind not in "biu" or not len(source):
+        return None
+    return float((variant == source).reshape(len(source), -1).all(axis=1).mean())
 
 
 def _classes(values: Array, activation: str) -> Array:

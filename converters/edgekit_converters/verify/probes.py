@@ -57,18 +57,25 @@ def make_probes(
         classifier: name of the output that names a class, or None.
         activation: of that output.
     """
-    atol = max(_tolerance(outputs[p.name], spreads[p.name], p, precision) for p in ports)
+    # Chosen classes are the same or not: they set no tolerance where there are scores beside them, and are
+    # compared where all kernels here agree.
+    chosen_ones = [p for p in ports if outputs[p.name].dtype.kind in "biu"]
+    measured = [p for p in ports if p not in chosen_ones] or list(ports)
+    atol = max(_tolerance(outputs[p.name], spreads[p.name], p, precision) for p in measured)
     n = len(next(iter(outputs.values())))
+    sure = np.ones(n, bool)
+    for port in chosen_ones if len(measured) < len(ports) else ():
+        sure &= spreads[port.name] == 0
     chosen = (
-        _clear(class_scores(outputs[classifier], activation), atol)
+        _clear(class_scores(outputs[classifier], activation), atol, sure)
         if classifier
-        else np.arange(min(n, COUNT))
+        else np.flatnonzero(sure)[:COUNT]
     )
     agreement = None
     if classifier and len(chosen):
         agreement = 1.0
     if not len(chosen):
-        chosen = np.arange(min(n, COUNT))
+        chosen = np.flatnonzero(sure)[:COUNT] if sure.any() else np.arange(min(n, COUNT))
     arrays: dict[str, Array] = {f"in:{name}": array[chosen] for name, array in inputs.items()}
     arrays.update({f"out:{port.name}": outputs[port.name][chosen] for port in ports})
     return Probes(arrays=arrays, n=len(chosen), atol=atol, argmax_agreement=agreement)
@@ -84,12 +91,12 @@ def _tolerance(output: Array, spread: Array, port: Tensor, precision: str) -> fl
     return float(f"{measured * 1.005:.2e}")
 
 
-def _clear(output: Array, atol: float) -> Array:
-    """Up to COUNT samples whose best class leads by more than twice the tolerance, class by class."""
+def _clear(output: Array, atol: float, sure: Array) -> Array:
+    """Up to COUNT of the `sure` samples whose best class leads by more than twice the tolerance, by class."""
     flat = output.astype(np.float64).reshape(len(output), -1)
     ordered = np.sort(flat, axis=1)
     lead = ordered[:, -1] - ordered[:, -2] if flat.shape[1] > 1 else np.zeros(len(flat))
-    good = np.flatnonzero(lead > 2 * atol)
+    good = np.flatnonzero((lead > 2 * atol) & sure)
     classes = flat.argmax(axis=1)
     turn = np.zeros(len(flat), int)
     for name in np.unique(classes[good]):

@@ -20,6 +20,8 @@ from edgekit_converters.verify.tasks import Judged
 _LARGE = 1000
 _MAX_RELATIVE = {"fp32": 1e-4, "fp16": 1e-2}
 _SNR_DB, _ARGMAX = 20.0, 0.99
+_SAME = {"fp32": 0.999}
+"""Share of samples whose whole numbers must be the very same: classes chosen, counts."""
 _EMPTY = ("constant_samples", "duplicate_samples")
 
 
@@ -105,6 +107,8 @@ def _numeric_breaches(precision: str, errors: Mapping[str, OutputError]) -> list
     found = []
     limit = _MAX_RELATIVE.get(precision)
     for name, item in errors.items():
+        if item.equal is not None and item.equal >= _SAME.get(precision, _ARGMAX):
+            continue  # whole numbers that say which: how far the others are off says nothing
         if limit is not None and item.max_relative > limit:
             found.append(
                 f"{name}: error {item.max_relative:.2g} of the range, {limit:g} allowed for {precision}"
@@ -157,6 +161,7 @@ def _metrics(errors: Mapping[str, OutputError], figures: Sequence[Judged]) -> di
                 "max_relative": digits(item.max_relative),
                 "snr_db": digits(item.snr_db),
                 **({} if item.argmax is None else {"argmax_agreement": round(item.argmax, 4)}),
+                **({} if item.equal is None else {"equal": round(item.equal, 4)}),
             }
             for name, item in errors.items()
         }
