@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, metadata, version
 
 _TOOLS = {
     "edgekit": ("edgekit-converters",),
@@ -24,16 +24,42 @@ _TOOLS = {
     "opencv": ("opencv-python-headless", "opencv-python"),
     "numpy": ("numpy",),
 }
+_CLASSIFIED = {
+    "License :: OSI Approved :: Apache Software License": "Apache-2.0",
+    "License :: OSI Approved :: MIT License": "MIT",
+}
+"""Classifiers that name one licence; the one for BSD names three."""
 
 
 def tool_versions() -> Mapping[str, str]:
     """Name → version of the tools that are installed."""
+    return {name: version(distribution) for name, distribution in installed().items()}
+
+
+def installed() -> Mapping[str, str]:
+    """Name → the distribution of PyPI that it is installed from."""
     found: dict[str, str] = {}
     for name, distributions in _TOOLS.items():
         for distribution in distributions:
             try:
-                found[name] = version(distribution)
-                break
+                version(distribution)
             except PackageNotFoundError:
                 continue
+            found[name] = distribution
+            break
     return found
+
+
+def licence_of(distribution: str) -> str:
+    """The licence that a distribution's metadata name: an SPDX expression where they do, else their words."""
+    try:
+        facts = metadata(distribution)
+    except PackageNotFoundError:
+        return ""
+    words = {key: facts[key] for key in ("License-Expression", "License") if key in facts}
+    if expression := words.get("License-Expression"):
+        return expression
+    classes = [str(item) for item in facts.get_all("Classifier") or () if str(item).startswith("License ::")]
+    known = next((_CLASSIFIED[item] for item in classes if item in _CLASSIFIED), "")
+    lines = words.get("License", "").strip().splitlines()
+    return known or (lines[0].strip()[:80] if lines else "")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import uuid
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from edgekit_converters.engine.convert import convert
 from edgekit_converters.engine.pool import Pool
 from edgekit_converters.engine.request import Request
 from edgekit_converters.handover.export import export_variant
+from edgekit_converters.report.sbom import bill_of_materials
 from edgekit_converters.review.diff import differences
 from tests.converters.graphs import save, small_cnn
 
@@ -71,6 +74,20 @@ def test_a_flipped_byte_is_named_and_nothing_of_it_is_run(made: Path, tmp_path: 
     bad = [item["subject"] for item in found["checks"] if item["result"] == "failed"]
     assert (code, bad) == (3, [victim])
     assert not any(item["check"] == "probes" for item in found["checks"])
+
+
+def test_what_the_report_says_of_a_variants_file_leads_nowhere_else(made: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(made / "package", tmp_path / "copy")
+    path = copy / "report" / "report.json"
+    report = json.loads(path.read_text())
+    for name in report["variants"]:
+        report["variants"][name]["main"] = "../../../other/model.onnx"
+    path.write_text(json.dumps(report))
+    assert checks(copy)[1]["good"]
+    shutil.rmtree(copy / "report")
+    code, found = checks(copy)
+    assert code == 0
+    assert {item["result"] for item in found["checks"] if item["check"] == "probes"} == {"ok"}
 
 
 def test_probes_that_another_model_made_fail(made: Path, tmp_path: Path) -> None:
@@ -128,9 +145,59 @@ def test_the_bill_of_materials_names_every_file_and_tool(made: Path) -> None:
     assert hashes == {f.sha256 for v in manifest.variants for f in v.files}
     assert any(c.get("purl", "").startswith("pkg:pypi/onnxruntime@") for c in bill["components"])
     model = bill["metadata"]["component"]
-    assert (model["type"], model["licenses"]) == ("machine-learning-model", [{"license": {"name": "MIT"}}])
+    assert (model["type"], model["licenses"]) == ("machine-learning-model", [{"license": {"id": "MIT"}}])
     refs = [item["bom-ref"] for item in bill["components"]]
     assert len(refs) == len(set(refs))
+    assert breaches(bill) == []
+
+
+TOP = {
+    "$schema",
+    "bomFormat",
+    "specVersion",
+    "serialNumber",
+    "version",
+    "metadata",
+    "components",
+    "dependencies",
+}
+COMPONENT = {"type", "bom-ref", "name", "version", "hashes", "licenses", "purl", "properties", "modelCard"}
+KINDS = {"application", "file", "library", "machine-learning-model"}
+
+
+def breaches(bill: dict[str, Any]) -> list[str]:
+    """Where a bill breaks what CycloneDX 1.6 says of the parts that ours use (its schema took them, too)."""
+    model = bill["metadata"]["component"]
+    everything = [model, *bill["components"], *bill["metadata"]["tools"]["components"]]
+    found = [f"unknown {key}" for key in bill.keys() - TOP]
+    for item in everything:
+        found += [f"{item['name']}: {key}" for key in item.keys() - COMPONENT - {"description", "supplier"}]
+        found += [] if item["type"] in KINDS and item["name"] else [f"{item} has no type or name"]
+        for mark in item.get("hashes", ()):
+            good = mark["alg"] == "SHA-256" and re.fullmatch(r"[0-9a-f]{64}", mark["content"])
+            found += [] if good else [f"{item['name']}: {mark}"]
+        if not re.fullmatch(r"(pkg:(pypi|npm)/[a-z0-9._-]+@[\w.+-]+)?", item.get("purl", "")):
+            found.append(f"{item['name']}: {item['purl']}")
+        licences = item.get("licenses", [])
+        shapes = [sorted(part) + sorted(part.get("license", ())) for part in licences]
+        allowed = (["license", "id"], ["license", "name"], ["expression"])
+        found += [f"{item['name']}: {shape}" for shape in shapes if shape not in allowed]
+    known = {model["bom-ref"], *(item["bom-ref"] for item in bill["components"])}
+    for item in bill["dependencies"]:
+        found += [f"nothing is {ref}" for ref in {item["ref"], *item["dependsOn"]} - known]
+    return found
+
+
+def test_tools_have_licences_and_other_runtimes_a_place_of_their_own(made: Path) -> None:
+    manifest = load_package(made / "package")
+    first = manifest.variants[0]
+    page = replace(first.verification, runtime="ort-web", runtime_version="1.30.0")
+    bill = bill_of_materials(replace(manifest, variants=(replace(first, verification=page),)))
+    parts = {item["name"]: item for item in bill["components"]}
+    assert parts["ort-web"]["purl"] == "pkg:npm/onnxruntime-web@1.30.0"
+    assert parts["onnxruntime"]["licenses"] == [{"license": {"id": "MIT"}}]
+    assert parts["edgekit-converters"]["licenses"] == [{"license": {"id": "Apache-2.0"}}]
+    assert breaches(bill) == []
 
 
 @pytest.mark.parametrize(

@@ -262,6 +262,7 @@ def _facts(
             decisive = next((item for item in found.figures if item.decides), None)
             slices = {name: drop for name, (_, drop, _) in decisive.slices.items()} if decisive else {}
             variants[wanted.id] = {
+                "main": found.built.main,
                 "facts": dict(found.built.facts),
                 "why": found.verdict.why,
                 "kernel_sets": list(found.executed["kernel_sets"]) if found.executed else [],

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -158,6 +159,8 @@ def _probed(pool: Pool, folder: Path, manifest: Manifest, variant: Variant) -> C
     try:
         outputs = _run(pool, folder, variant, probes)
     except EdgekitError as error:
+        if not _made(folder, variant):
+            return check(SKIPPED, f"it may need the package's report, which is not there: {error}")
         return check(FAILED, str(error))
     if outputs is None:
         return check(SKIPPED, "nothing here can run it")
@@ -177,15 +180,14 @@ def _probed(pool: Pool, folder: Path, manifest: Manifest, variant: Variant) -> C
 
 def _run(pool: Pool, folder: Path, variant: Variant, probes: Mapping[str, Any]) -> Mapping[str, Any] | None:
     target = load_target(variant.target, variant.requires.runtime)
-    main = variant.files[0].path.removeprefix(f"{variant.folder}/").partition("/")[0]
-    if len({item.path.removeprefix(f"{variant.folder}/").partition("/")[0] for item in variant.files}) > 1:
-        main = next((m for m in _MAINS if (folder / variant.folder / m).exists()), main)
+    made = _made(folder, variant)
     built = Built(
-        main=main,
+        main=_main(folder, variant, str(made.get("main", ""))),
         inputs=variant.inputs,
         outputs=variant.outputs,
         requires=variant.requires,
         route=variant.route,
+        facts=made.get("facts", {}),
     )
     with tempfile.TemporaryDirectory() as place:
         data, out = Path(place) / "in.npz", Path(place) / "out.npz"
@@ -206,6 +208,29 @@ def _run(pool: Pool, folder: Path, variant: Variant, probes: Mapping[str, Any]) 
 
 
 _MAINS = ("model.tflite", "model.onnx", "model.mlpackage")
+
+
+def _made(folder: Path, variant: Variant) -> Mapping[str, Any]:
+    """What the report says of the making: some targets need it to run their files. Empty without a report.
+
+    The report is outside of the package's digest; a false one makes the probes fail, never pass.
+    """
+    try:
+        report = json.loads((folder / "report" / "report.json").read_text(encoding="utf-8"))
+        found = report["variants"][variant.id]
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _main(folder: Path, variant: Variant, told: str) -> str:
+    """The file or folder that a runtime opens: as `told`, if it is one of the variant's, else by its name."""
+    paths = [item.path.removeprefix(f"{variant.folder}/") for item in variant.files]
+    if any(path == told or path.startswith(f"{told}/") for path in paths):
+        return told
+    names = [path.partition("/")[0] for path in paths]
+    known = (name for name in _MAINS if (folder / variant.folder / name).exists())
+    return next(known, names[0]) if len(set(names)) > 1 else names[0]
 
 
 def _agreement(
