@@ -124,6 +124,14 @@ def _untold(folder: Path) -> Path:
     return save(g.model(g.op("Relu", "x"), [3, 8, 8]), folder / "relu.onnx")
 
 
+def test_a_model_too_small_for_four_bits_is_told_why(model: Path, cache: Path, tmp_path: Path) -> None:
+    options = ("--profile", "x86-64-litert", "--precision", "int4", "--out", tmp_path / "out")
+    done = edgekit("convert", model, *options, cache=cache, check=(3,))
+    assert "no weight became int4" in done.out
+    assert "4096" in done.out
+    assert "fp16 weights" not in done.out
+
+
 def test_an_unknown_profile_names_the_nearest(model: Path, cache: Path, tmp_path: Path) -> None:
     done = edgekit("convert", model, "--profile", "rpi-4", "--out", tmp_path / "out", cache=cache, check=(2,))
     assert "rpi4" in done.err

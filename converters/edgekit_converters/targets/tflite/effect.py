@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from edgekit_converters.errors import Refusal
+from edgekit_converters.targets.tflite.lower.weights import SMALLEST_INT4
 
 
 def require_effect(precision: str, facts: Mapping[str, Any]) -> None:
@@ -24,11 +25,26 @@ def require_effect(precision: str, facts: Mapping[str, Any]) -> None:
         "int16x8": _computes_integers(facts) and int8 > 0,
     }[precision]
     if not effective:
-        raise Refusal(
-            f"nothing was converted to {precision}: {int8} int8, {fp16} fp16, {int4} int4 weights",
-            remedy="the weights are too small for this precision; use fp32 or int8 with calibration",
-            code="nothing_quantized",
+        why, remedy = _said(precision, int8)
+        raise Refusal(why, remedy=remedy, code="nothing_quantized")
+
+
+def _said(precision: str, int8: int) -> tuple[str, str]:
+    """What did not happen, and what to do."""
+    if precision == "int4":
+        found = f"{int8} weights became int8" if int8 else "every weight stays as it is"
+        return (
+            f"no weight became int4 ({found}): only those of {SMALLEST_INT4} and more elements do, in layers "
+            "that LiteRT has a kernel for",
+            "use dynamic, or int8 with calibration data",
         )
+    if precision in ("int8", "int16x8"):
+        return (
+            f"less than half of the ops, and of those with weights, compute with integers ({int8} weights)",
+            "use fp16 or fp32: integers would gain nothing here",
+        )
+    kind = "int8" if precision == "dynamic" else precision
+    return f"no weight became {kind}: all are too small to be worth it", "use fp32"
 
 
 def _computes_integers(facts: Mapping[str, Any]) -> bool:
