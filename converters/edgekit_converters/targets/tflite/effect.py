@@ -33,11 +33,8 @@ def _said(precision: str, int8: int) -> tuple[str, str]:
     """What did not happen, and what to do."""
     if precision == "int4":
         found = f"{int8} weights became int8" if int8 else "every weight stays as it is"
-        return (
-            f"no weight became int4 ({found}): only those of {SMALLEST_INT4} and more elements do, in layers "
-            "that LiteRT has a kernel for",
-            "use dynamic, or int8 with calibration data",
-        )
+        limit = f"only those of {SMALLEST_INT4} and more elements do, where LiteRT has a kernel"
+        return f"no weight became int4 ({found}): {limit}", "use dynamic, or int8 with calibration data"
     if precision in ("int8", "int16x8"):
         return (
             f"less than half of the ops, and of those with weights, compute with integers ({int8} weights)",
