@@ -47,7 +47,7 @@ def weight_only(model: ir.Model, kind: str = "int4", block: int = BLOCK) -> tupl
         node.replace_input_with(index, done[name])
     if not done:
         raise Refusal(
-            f"no matrix of {_SMALLEST} and more elements is there for {kind} weights; convolutions keep theirs",
+            f"no matrix of {_SMALLEST} and more elements for {kind} weights; convolutions keep theirs",
             remedy="use int8 with calibration data, or fp16",
             code="nothing_quantized",
         )
