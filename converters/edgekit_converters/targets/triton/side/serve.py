@@ -29,6 +29,8 @@ import numpy as np
 
 _SIGNAL_AT_PARENTS_DEATH = 1
 _TAIL = 12
+_ALWAYS = ("CudaDriverHelper", "NVML", "DCGM", "CUDA driver")
+"""What the server says on every machine without a GPU."""
 
 
 class ServingError(Exception):
@@ -215,7 +217,8 @@ def _input(module: Any, name: str, value: Any) -> Any:
 
 def _tail(log: Path) -> str:
     """The last lines that say something went wrong, else the last ones."""
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    said = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    lines = [line for line in said if not any(item in line for item in _ALWAYS)]
     errors = [line for line in lines if line.startswith("E") or "rror" in line]
     return " | ".join(line.strip()[:300] for line in (errors or lines)[-_TAIL:])[:1500]
 
