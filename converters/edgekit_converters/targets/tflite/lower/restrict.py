@@ -18,7 +18,7 @@ from edgekit.rules import Allow, Rules
 from edgekit_converters.errors import Refusal
 from edgekit_converters.targets.tflite.lower.emitter import Emitter
 from edgekit_converters.targets.tflite.lower.rewrites import REWRITES, clamped
-from edgekit_converters.targets.tflite.lower.tensors import Spec, Tensor
+from edgekit_converters.targets.tflite.lower.tensors import Spec, Tensor, known
 
 _FUSED = ("none", "relu", "relu_n1_to_1", "relu6")
 _PADDINGS = ("same", "valid")
@@ -61,7 +61,7 @@ class Restriction:
         """
         why = self.objection(op, inputs, outputs, fields)
         if why is None:
-            return None
+            return _told_sizes(emitter, inputs, outputs) if op == "SLICE" else None
         fused = _FUSED[fields.get("fusedActivationFunction", 0)]
         if fused != "none" and not any(fused in item.fused for item in self._entries(op)):
             return _unfused(emitter, op, inputs, outputs, fields)
@@ -164,6 +164,14 @@ def _is_place(op: str, place: int, item: Tensor) -> bool:
 def type_name(dtype: ir.DataType) -> str:
     """A type by its name in rules files."""
     return str(dtype.numpy())
+
+
+def _told_sizes(emitter: Emitter, inputs: Inputs, outputs: Sequence[Spec]) -> list[Tensor] | None:
+    """A SLICE whose sizes are told: -1 (as far as there is) is taken for a number by Arm NN 20.08."""
+    sizes, shape = emitter.value(inputs[2]), known(outputs[0].shape)
+    if sizes is None or shape is None or sizes.min() >= 0:
+        return None
+    return emitter.emit_all("SLICE", [*inputs[:2], emitter.ints(shape)], outputs)
 
 
 def _unfused(
