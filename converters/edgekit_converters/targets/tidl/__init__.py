@@ -14,6 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from edgekit.ports import Arrays
+from edgekit_converters.targets.routes import Route
 from edgekit_converters.targets.tidl.session import EmulatedSession
 from edgekit_converters.values import Built, Job
 
@@ -40,6 +41,13 @@ class TidlTarget:
         from edgekit_converters.targets.tidl.build import build
 
         return build(job, folder)
+
+    def routes(self, kind: str, precision: str) -> tuple[Route, ...]:
+        """One way, which has another name where TI's tools are: its results are not those without them."""
+        from edgekit_converters.targets.tidl import tools
+
+        found = tools.find()
+        return (Route(name="" if found is None else f"compiled by {found.folder.name}", worker=self.worker),)
 
     def open(self, folder: Path, artifact: Built, *, kernels: str, threads: int) -> EmulatedSession:
         """The saved QDQ graph in onnxruntime, node by node as it is written."""
