@@ -56,6 +56,19 @@ from edgekit.cli.profiles import profiles_dir
     metavar="FILE.PY:FUNCTION",
     help="With --prune: your function that trains on what pruning left; its code is run.",
 )
+@click.option(
+    "--budget",
+    default="",
+    metavar="TEXT",
+    help="Ship one variant a profile, the one that keeps this: latency<30ms,size<2MB,top1>=0.97.",
+)
+@click.option(
+    "--measurements",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Figures of devices for --budget, from edgekit bench; may be repeated.",
+)
 @click.option("--allow-breach", is_flag=True, help="Ship variants that fail their check, marked as breach.")
 @click.option(
     "--trust", is_flag=True, help="Load a pickle (scikit-learn): loading one runs whatever code is in it."

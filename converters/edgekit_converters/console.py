@@ -16,6 +16,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Table
 
 from edgekit.package import Variant, Verification
+from edgekit_converters.console_search import print_search
 from edgekit_converters.engine.cache import default_root
 from edgekit_converters.engine.pool import Limits
 from edgekit_converters.engine.request import Request, Result, Silent
@@ -98,6 +99,8 @@ def _request(options: Mapping[str, Any]) -> Request:
         prune=options["prune"],
         cluster=options["cluster"],
         finetune=options["finetune"],
+        budget=options["budget"],
+        measurements=options["measurements"],
         allow_breach=options["allow_breach"],
         trust=options["trust"],
         seed=options["seed"],
@@ -116,6 +119,7 @@ def _json(result: Result, out: Path) -> dict[str, Any]:
         "refused": manifest.get("refused", []),
         "warnings": result.report["warnings"],
         "measurements": result.measurements,
+        **({"search": result.report["search"]} if result.report["search"] else {}),
     }
 
 
@@ -129,6 +133,8 @@ def _print(result: Result, out: Path) -> None:
     for variant in manifest.variants:
         table.add_row(*_row(variant, result.measurements["variants"].get(variant.id, {})))
     console.print(table)
+    if result.report["search"]:
+        print_search(console, result.report["search"])
     for note in result.report["notes"]:
         console.print(f"[yellow]{note}[/]")
     for refusal in manifest.refused:

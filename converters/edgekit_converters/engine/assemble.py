@@ -285,6 +285,7 @@ def _facts(
         "origin": prepared.origin,
         "hub": dict(hub.facts or {}) if hub.path else {"problem": str(hub.problem)},
         "command": context.request.command,
+        "search": dict(plan.search) if plan.search else None,
         "source": asdict(prepared.source) | {"path": Path(prepared.source.path).name},
     }
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from edgekit.errors import EdgekitError, UsageError
 from edgekit.package import Refusal
 from edgekit.profile import load_profile
+from edgekit_converters.budget.terms import read_budget
 from edgekit_converters.engine.assemble import write_package
 from edgekit_converters.engine.cache import Cache
 from edgekit_converters.engine.deployment import deployed, left_out
@@ -30,6 +31,8 @@ from edgekit_converters.engine.prepare import (
 )
 from edgekit_converters.engine.request import Progress, Request, Result, Silent
 from edgekit_converters.engine.rescue import check_with_rescue, without_gain
+from edgekit_converters.engine.room import with_room, with_room_for_source
+from edgekit_converters.engine.search import Search, read_measurements
 from edgekit_converters.engine.variants import Checked
 from edgekit_converters.errors import storage_error
 from edgekit_converters.source import recognise
@@ -60,17 +63,20 @@ def convert(request: Request, progress: Progress | None = None, pool: Pool | Non
     profiles = [deployed(item, request.deployment_target) for item in chosen]
     _check_out(request.out)
     _check_finetune(request)
+    budget = read_budget(request.budget) if request.budget else None
+    known = read_measurements(request.measurements)
     source = recognise(request.source, trust=request.trust)
     contract = read_contract(request)
     plan = make_plan(
         profiles,
         targets=request.targets,
-        precisions=request.precisions,
+        precisions=request.precisions or (("all",) if budget else ()),
         installed=known_targets(),
         has_calibration=bool(request.calibration or contract.data.calibration) or source.kind == "tflite",
         compressions=[name for name, on in (("pruned", request.prune), ("clustered", request.cluster)) if on],
     )
     plan = replace(plan, notes=(*left_out(chosen, profiles, request.precisions), *plan.notes))
+    plan = with_room_for_source(plan, source)
     try:
         with tempfile.TemporaryDirectory(prefix="edgekit-") as work:
             with nullcontext(pool) if pool is not None else Pool(request.limits) as workers:
@@ -82,10 +88,16 @@ def convert(request: Request, progress: Progress | None = None, pool: Pool | Non
                     progress=progress or Silent(),
                 )
                 prepared = prepare(context, contract)
+                plan = with_room(plan, prepared.hub)
                 ranges = _ranges(context, prepared, plan)
                 if isinstance(ranges, Path):
                     prepared = with_range_doubts(prepared, ranges)
-                outcomes = _outcomes(context, prepared, plan, ranges)
+                if budget is None:
+                    outcomes = _outcomes(context, prepared, plan, ranges)
+                else:
+                    build = partial(_built, context, prepared, ranges)
+                    found = Search(context, prepared, plan, budget, known, build).run()
+                    plan, outcomes = found.plan, found.outcomes
             result = write_package(context, prepared, plan, outcomes, seconds=time.monotonic() - started)
             context.cache.prune()
             return result
@@ -93,6 +105,12 @@ def convert(request: Request, progress: Progress | None = None, pool: Pool | Non
         raise storage_error(
             error, str(request.out), "conversion stopped", "look at the named file"
         ) from error
+
+
+def _built(
+    context: Context, prepared: Prepared, ranges: Path | EdgekitError | None, plan: Plan
+) -> Mapping[str, Outcome]:
+    return _outcomes(context, prepared, plan, ranges)
 
 
 def _once(act: Callable[[], None]) -> Callable[[], None]:

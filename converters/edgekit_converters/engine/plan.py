@@ -38,11 +38,15 @@ class Wanted:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Variants in the package's order, what cannot even be tried, and sentences about what was left out."""
+    """Variants in the package's order, what cannot even be tried, and sentences about what was left out.
+
+    `search` says as JSON how a budget chose the variants (`engine.search`), None without one.
+    """
 
     wanted: tuple[Wanted, ...]
     refused: tuple[Refusal, ...]
     notes: tuple[str, ...] = ()
+    search: Mapping[str, Any] | None = None
 
 
 def make_plan(

@@ -16,7 +16,8 @@ class Request:
     """One call of ``edgekit convert``. `cache` is the stage cache's folder; `trust` lets a pickle run.
 
     `deployment_target` is an iOS version other than the profiles'; `prune` and `cluster` ask for the variants
-    ``pruned`` and ``clustered`` besides, `finetune` is ``file.py:function`` for the first.
+    ``pruned`` and ``clustered`` besides, `finetune` is ``file.py:function`` for the first. `budget` is what
+    `edgekit_converters.budget.terms` reads, `measurements` are files of ``edgekit bench``.
     """
 
     source: Path
@@ -31,6 +32,8 @@ class Request:
     validation: Path | None = None
     prune: bool = False
     cluster: bool = False
+    budget: str = ""
+    measurements: tuple[Path, ...] = ()
     finetune: str | None = None
     allow_breach: bool = False
     trust: bool = False

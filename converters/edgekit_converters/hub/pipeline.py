@@ -30,6 +30,7 @@ from edgekit_converters.hub.passes.sizes import FoldSizes
 from edgekit_converters.hub.passes.upgrade import Upgrade
 
 _IR_VERSION = 10
+_FEW = 64
 _GRAPHS = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
 
 
@@ -143,8 +144,15 @@ def _canonical(model: ir.Model) -> Canonical:
         "rewritten": sorted(written - set(kinds)),
         "recognised": recognise.found,
         "folded": sizes.folded + fold.folded,
+        "weights": _weights(model),
     }
     return Canonical(model=model, facts=facts)
+
+
+def _weights(model: ir.Model) -> int:
+    """How many numbers the model was taught, or at least holds: small tables and shapes do not count."""
+    held = (item.const_value for item in model.graph.initializers.values())
+    return sum(item.size for item in held if item is not None and item.size >= _FEW)
 
 
 def _check(model: ir.Model) -> None:
