@@ -17,7 +17,7 @@ from edgekit_converters.engine.convert import convert
 from edgekit_converters.engine.pool import Pool
 from edgekit_converters.engine.request import Request
 from edgekit_converters.report.choice import choice
-from edgekit_converters.report.coverage import coverage, together
+from edgekit_converters.report.coverage import compiled, coverage, together
 from edgekit_converters.report.panels import layers
 from edgekit_converters.report.plot import Point, scatter
 from edgekit_converters.report.words import sentences
@@ -191,11 +191,17 @@ def test_a_target_that_partitions_says_itself_what_its_accelerator_takes() -> No
     assert found is not None
     assert (found.places, found.total) == ((("C7x", 4), ("CPU", 1)), 5)
     assert (found.kept[0].reason_code, found.kept[0].remedy) == ("mode", "use nearest")
-    vela = {"npu_ops": 10, "cpu_ops": 1, "on_cpu": ["SOFTMAX"], "version": "5.2.0"}
-    found = coverage(variant(), {"vela": vela})
-    assert found is not None
-    assert found.places == (("Ethos-U", 10), ("CPU", 1))
-    assert found.kept[0].op == "SOFTMAX"
+
+
+def test_a_file_that_vela_made_is_shown_beside_the_one_that_ran() -> None:
+    facts = {"ops": {"CONV_2D": 2}, "vela": {"npu_ops": 10, "cpu_ops": 1, "on_cpu": ["SOFTMAX"]}}
+    own, other = coverage(variant(), facts), compiled(variant(), facts)
+    assert own is not None
+    assert other is not None
+    assert (own.ran, own.places) == ("executed", (("litert (xnnpack)", 2),))
+    assert (other.ran, other.places) == ("prepared", (("Ethos-U", 10), ("CPU", 1)))
+    assert other.kept[0].op == "SOFTMAX"
+    assert compiled(variant(), {"vela": {"status": "absent"}}) is None
 
 
 def test_what_was_only_emulated_claims_no_processor() -> None:
@@ -213,26 +219,50 @@ def test_variants_that_run_alike_are_shown_together() -> None:
     assert [item.ids for item in together(filter(None, [*alike, other]))] == [("a", "b"), ("c",)]
 
 
+def test_a_bundle_for_tidl_shows_its_partition() -> None:
+    arm = {"op": "Softmax", "node": "n", "reason_code": "no_lookup_activation", "detail": "d", "remedy": "r"}
+    facts = {"accelerated_nodes": 13, "op_count": 14, "subgraphs": 1, "soc": "AM62A", "arm": [arm]}
+    found = coverage(variant(), {**facts, "quantization": {"float_ops": {"n": "Softmax: kept_float"}}})
+    assert found is not None
+    assert found.places == (("the accelerator of AM62A", 13), ("Arm cores", 1))
+    assert [(item.op, item.reason_code) for item in found.kept] == [("Softmax", "no_lookup_activation")]
+    assert "not TI's" in found.note
+
+
+def candidate(name: str, **changes: Any) -> dict[str, Any]:
+    """A candidate as the search documents it."""
+    figures = {
+        "top1": {"value": 0.97, "from": "built", "text": "0.9700"},
+        "size": {"value": 20_000.0, "from": "built", "text": "20.0 kB"},
+        "latency": {"value": 1500.0, "from": "host", "text": "1.5 ms"},
+    }
+    found = {"id": name, "target": "tflite", "precision": "int8", "refusal": None, "decisive": "top1"}
+    return {
+        **found,
+        "figures": figures,
+        "bounds": {"size<50kB": "met"},
+        "front": True,
+        "picked": False,
+        **changes,
+    }
+
+
 def test_a_search_under_a_budget_shows_its_front_and_its_choice() -> None:
     tried = [
-        {
-            "label": "int8",
-            "precision": "int8",
-            "quality": 0.97,
-            "size_kb": 20,
-            "latency_ms": 1.5,
-            "chosen": True,
-        },
-        {"label": "fp32", "precision": "fp32", "quality": 0.98, "size_kb": 80, "fits": False, "why": NASTY},
+        candidate("rpi4-tflite-int8", picked=True),
+        candidate("rpi4-tflite-fp32", bounds={"size<50kB": "missed", "latency<2ms": "unknown"}, front=False),
+        candidate("rpi4-tflite-fp16", figures={}, decisive=None, refusal=NASTY, front=False),
     ]
-    found = choice({"asked": "size<50kB", "quality": "top1", "tried": tried, "why": "smallest that fits"})
+    said = [{"profile": "rpi4", "picked": "rpi4-tflite-int8", "why": "smallest", "would_fit": None}]
+    found = choice({"budget": "size<50kB", "candidates": tried, "choices": said})
     assert found is not None
-    assert [row["cells"][2] for row in found["rows"]] == ["1.5 ms on host", "–"]
-    assert found["rows"][0]["said"] == "chosen"
-    assert (
-        found["rows"][1]["said"].startswith("not chosen") or "outside the budget" in found["rows"][1]["said"]
-    )
+    assert [row["mark"] for row in found["rows"]] == ["picked", "", ""]
+    assert found["rows"][0]["cells"] == ["top1 0.9700", "1.5 ms on this machine", "20.0 kB"]
+    assert found["rows"][0]["said"] == "keeps all bounds"
+    assert found["rows"][1]["said"] == "misses size<50kB, latency<2ms is unknown"
+    assert found["rows"][2]["said"] == NASTY
     assert len(found["plots"]) == 2
+    assert all("✔" in plot for plot in found["plots"])
     assert choice(None) is None
 
 

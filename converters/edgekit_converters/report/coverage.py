@@ -1,8 +1,9 @@
 """Which operators of the model run where, for every variant, and why others do not.
 
-A target may say it itself (``facts["coverage"]``: ``places``, ``refused``, ``note``); Vela's own counts are
-read as they are; everything else is taken whole by the runtime that the variant names: by the kernels that
-really ran it, and where nothing of that runtime ran, which processor would is its own choice and not told.
+A target may say it itself (``facts["coverage"]``: ``places``, ``refused``, ``note``); TIDL's partition and
+Vela's own counts are read as they are; everything else is taken whole by the runtime that the variant names:
+by the kernels that really ran it, and where nothing of that runtime ran, which processor would is its own
+choice and not told.
 """
 
 from __future__ import annotations
@@ -55,13 +56,12 @@ def coverage(variant: Variant, facts: Mapping[str, Any]) -> Coverage | None:
     places = tuple((str(name), int(count)) for name, count in own.get("places", {}).items())
     kept = [_kept(item) for item in own.get("refused", ())]
     note = str(own.get("note", ""))
-    if not places and (vela := facts.get("vela", {})).get("npu_ops") is not None:
-        places = (("Ethos-U", int(vela["npu_ops"])), ("CPU", int(vela["cpu_ops"] or 0)))
-        kept += [Kept(op=op, count=0, reason_code="not_on_npu") for op in vela.get("on_cpu", ())]
-        note = f"by Vela {vela.get('version', '')}, its own partition; not run".strip()
+    if not places and "accelerated_nodes" in facts:
+        places, kept, note = _tidl(facts)
     if not places and kinds:
         places = ((_whole(variant), sum(count for _, count in kinds)),)
-    kept += _float(facts.get("quantization", {}).get("float_ops", {}))
+    if "accelerated_nodes" not in facts:  # its partition has the reasons already
+        kept += _float(facts.get("quantization", {}).get("float_ops", {}))
     if not places:
         return None
     return Coverage(
@@ -72,6 +72,32 @@ def coverage(variant: Variant, facts: Mapping[str, Any]) -> Coverage | None:
         kept=tuple(kept),
         note=note,
     )
+
+
+def compiled(variant: Variant, facts: Mapping[str, Any]) -> Coverage | None:
+    """The file that Vela made beside the variant's own, by Vela's counts; nothing here can run it."""
+    vela = facts.get("vela", {})
+    if vela.get("npu_ops") is None:
+        return None
+    kept = (Kept(op=str(op), count=0, reason_code="not_on_npu") for op in vela.get("on_cpu", ()))
+    return Coverage(
+        ids=(f"{variant.id}: {vela.get('file', 'the file of Vela')}",),
+        ran="prepared",
+        places=(("Ethos-U", int(vela["npu_ops"])), ("CPU", int(vela["cpu_ops"] or 0))),
+        kinds=(),
+        kept=tuple(kept),
+        note=f"by Vela {vela.get('version', '')}'s own count",
+    )
+
+
+def _tidl(facts: Mapping[str, Any]) -> tuple[tuple[tuple[str, int], ...], list[Kept], str]:
+    """Places, refused nodes and the note of a TIDL bundle."""
+    done, total = int(facts["accelerated_nodes"]), int(facts["op_count"])
+    soc, parts = facts.get("soc", "TIDL"), int(facts.get("subgraphs", 1))
+    places = ((f"the accelerator of {soc}", done), ("Arm cores", total - done))
+    how = "compiled by TI's tools" if facts.get("compiled") else "edgekit's partition, not TI's"
+    kept = [_kept(item) for item in facts.get("arm", ())]
+    return places, kept, f"{parts} subgraph{'s' * (parts != 1)}, {how}"
 
 
 def together(found: Iterable[Coverage]) -> list[Coverage]:

@@ -32,7 +32,7 @@ def _groups(variants: Sequence[Variant]) -> Iterable[list[Variant]]:
     for item in variants:
         check = item.verification
         why = str(check.metrics.get("why", "")) if check.method == "prepared" else ""
-        key = (item.target, str(check.runtime), str(check.runtime_version), why)
+        key = (item.target, str(check.runtime), str(check.runtime_version), str(check.backend), why)
         groups.setdefault(key, []).append(item)
     return groups.values()
 

@@ -11,7 +11,7 @@ from typing import Any
 from edgekit.digest import canonical_json
 from edgekit.package import Manifest
 from edgekit_converters.report.choice import choice
-from edgekit_converters.report.coverage import coverage, together
+from edgekit_converters.report.coverage import compiled, coverage, together
 from edgekit_converters.report.doubts import warned
 from edgekit_converters.report.panels import panels, worst_layers
 from edgekit_converters.report.plot import scatter
@@ -80,7 +80,7 @@ def _page(manifest: Manifest, report: Mapping[str, Any]) -> str:
         plots=[_safe(item) for item in plots if item],
         hardware=_hardware(manifest, report),
         evidence=_evidence(manifest, report),
-        choice=_chosen(report.get("budget")),
+        choice=_chosen(report.get("search")),
         contract=json.dumps(manifest.contract, indent=2, ensure_ascii=False),
     )
 
@@ -121,11 +121,9 @@ def _hardware(manifest: Manifest, report: Mapping[str, Any]) -> list[dict[str, A
     found = []
     facts = report.get("boards", {})
     for name in dict.fromkeys([v.profile for v in manifest.variants] + list(facts)):
-        covered = [
-            item
-            for v in manifest.variants
-            if v.profile == name and (item := coverage(v, report["variants"][v.id]["facts"])) is not None
-        ]
+        ways = [(v, report["variants"][v.id]["facts"]) for v in manifest.variants if v.profile == name]
+        each = (look(v, made) for v, made in ways for look in (coverage, compiled))
+        covered = [item for item in each if item is not None]
         refused = [r for r in manifest.refused if r.id.startswith(f"{name}-") and _of(r.id, facts) == name]
         if covered or refused:
             board = facts.get(name, {"title": name, "accelerators": [], "limits": []})
