@@ -1,5 +1,5 @@
-"""The command line `edgekit-agent`: enrol, run, status, bench. Plain argparse, heavy imports inside the
-commands.
+"""The command line `edgekit-agent`: enrol, run, status, bench, serial. Plain argparse, heavy imports
+inside the commands.
 
 Exit codes are the core's: 0 done, 1 failed, 2 wrong call or configuration, 3 refused, 4 timed out.
 """
@@ -10,12 +10,16 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgekit.errors import EdgekitError
 from edgekit_agent import lean
 from edgekit_agent.errors import ConfigError
+
+if TYPE_CHECKING:
+    from edgekit_agent.serving.serial_client import SerialModel
 
 _EPILOG = "exit codes: 0 done, 1 failed, 2 wrong call or configuration, 3 refused, 4 timed out"
 
@@ -61,11 +65,26 @@ def build_parser() -> argparse.ArgumentParser:
     bench.add_argument("--out", required=True, metavar="RESULT", help="where the signed results go")
     bench.add_argument("--json", action="store_true", help="answer as JSON")
     bench.set_defaults(command=_bench)
+    _add_serial(commands)
     for command in (enrol, run, status, bench):
         command.add_argument(
             "--home", help="the agent's folder (default $EDGEKIT_AGENT_HOME or ~/.edgekit-agent)"
         )
     return parser
+
+
+def _add_serial(commands: Any) -> None:
+    serial = commands.add_parser(
+        "serial", help="ask the model on a serial line: a microcontroller, or another agent", epilog=_EPILOG
+    )
+    serial.add_argument("port", help="such as /dev/ttyUSB0")
+    serial.add_argument("--baud", type=int, default=115_200, help="speed of the line (115200)")
+    serial.add_argument("--timeout", type=float, default=2.0, help="seconds one answer may take (2)")
+    serial.add_argument("--package", help="folder of the package it runs: its probes are run on the device")
+    serial.add_argument("--input", help="npz with one array for each input, first axis = samples")
+    serial.add_argument("--out", help="with --input: npz to write; default: JSON on standard output")
+    serial.add_argument("--json", action="store_true", help="answer as JSON")
+    serial.set_defaults(command=_serial)
 
 
 def _enrol(arguments: argparse.Namespace) -> int:
@@ -133,6 +152,46 @@ def _bench(arguments: argparse.Namespace) -> int:
         print(f"wrote {arguments.out}; give it to the fleet: edgekit bench import {arguments.out}")
     states = {result.state for result in found.results}
     return 1 if "failed" in states else 3 if "refused" in states else 0
+
+
+def _serial(arguments: argparse.Namespace) -> int:
+    from edgekit_agent.serving.serial_client import SerialModel, open_serial
+
+    line = open_serial(arguments.port, arguments.baud)
+    try:
+        return _asked(arguments, SerialModel(line, timeout=arguments.timeout))
+    finally:
+        line.close()
+
+
+def _asked(arguments: argparse.Namespace, device: SerialModel) -> int:
+    from edgekit_agent import serial_ask
+
+    if arguments.package:
+        outcome = serial_ask.prove(device, Path(arguments.package))
+        right = f"{outcome.right.count('1')} of {outcome.n} probes are right"
+        _say(arguments.json, {**asdict(outcome)}, right)
+        return 0 if outcome.passed else 3
+    if arguments.input:
+        _put(arguments.out, serial_ask.compute(device, Path(arguments.input)))
+        return 0
+    about = device.description
+    ports = [f"{port.name} {port.dtype}{list(port.shape)}" for port in (*about.inputs, *about.outputs)]
+    _say(arguments.json, serial_ask.facts(device), f"{about.model} {about.variant}: {', '.join(ports)}")
+    return 0
+
+
+def _put(out: str | None, outputs: dict[str, Any]) -> None:
+    if out:
+        import numpy as np
+
+        np.savez(out, **outputs)
+    else:
+        print(json.dumps({name: array.tolist() for name, array in outputs.items()}))
+
+
+def _say(as_json: bool, facts: dict[str, Any], text: str) -> None:
+    print(json.dumps(facts, sort_keys=True) if as_json else text)
 
 
 def _print_status(facts: dict[str, Any]) -> None:

@@ -67,6 +67,7 @@ seconds = 10.0
 # slot = "digits"
 # port = "/dev/ttyUSB0"
 # baud = 115200
+# format = "lines"        # CSV or JSON lines; or "frames" (docs/serial.md), as a microcontroller answers
 
 # [[batch]]
 # slot = "digits"
@@ -125,12 +126,13 @@ class Home:
 
 @dataclass(frozen=True, kw_only=True)
 class Stream:
-    """One ``[[stream]]``: samples in, predictions out. `port` and `baud` are the serial line's."""
+    """One ``[[stream]]``: samples in, predictions out. `port`, `baud` and `form` are the serial line's."""
 
     kind: str
     slot: str
     port: str = ""
     baud: int = 115_200
+    form: str = "lines"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -295,6 +297,7 @@ def _stream(table: Table) -> Stream:
         slot=table.text("slot"),
         port=table.text("port", ""),
         baud=table.integer("baud", 115_200, low=1),
+        form=table.text("format", "lines", allowed=("lines", "frames")),
     )
     if stream.kind == "serial" and not stream.port:
         raise table.fail("port", "a serial stream needs its port", 'for example port = "/dev/ttyUSB0"')

@@ -83,7 +83,7 @@ class Modes:
                 stream.start()
                 self._mqtt[item.slot] = stream
             else:
-                line = SerialStream(self._host, item.slot, item.port, item.baud)
+                line = SerialStream(self._host, item.slot, item.port, item.baud, form=item.form)
                 line.start()
                 self._serial.append(line)
 

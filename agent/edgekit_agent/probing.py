@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from edgekit.errors import DocumentError, RefusedError
 from edgekit_agent.errors import ModelError, RequestError
@@ -20,12 +20,22 @@ from edgekit_agent.errors import ModelError, RequestError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from edgekit_agent.installed import Installed
     from edgekit_agent.serving.host import Candidate
 
 PACKAGE = "package"
 TRUTH = "truth"
 LABELS = "labels"
 SLICE = "slice"
+
+
+class Computes(Protocol):
+    """What package probes need: a loaded candidate, or a device on a serial line."""
+
+    @property
+    def installed(self) -> Installed: ...
+
+    def run_model(self, inputs: Mapping[str, Any]) -> Mapping[str, Any]: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +57,7 @@ class ProbeOutcome:
         return self.right.count("1") / self.n
 
 
-def run_package_probes(candidate: Candidate, npz: Path) -> ProbeOutcome:
+def run_package_probes(candidate: Computes, npz: Path) -> ProbeOutcome:
     """Run the variant's package probes.
 
     Args:
@@ -148,7 +158,7 @@ def _compare(
     )
 
 
-def _computed(candidate: Candidate, inputs: Mapping[str, NDArray[Any]], index: int) -> Mapping[str, Any]:
+def _computed(candidate: Computes, inputs: Mapping[str, NDArray[Any]], index: int) -> Mapping[str, Any]:
     try:
         return candidate.run_model({name: array[index : index + 1] for name, array in inputs.items()})
     except ModelError as error:

@@ -63,15 +63,15 @@ def diff(before: Path, after: Path, as_json: bool) -> None:
 
 @click.command()
 @click.argument("package", type=_PATH)
-@click.option("--platform", required=True, metavar="NAME", help="ios or android.")
+@click.option("--platform", required=True, metavar="NAME", help="ios, android or c99.")
 @click.option("--variant", metavar="ID", help="Default: the smallest proven one that the platform takes.")
 @click.option("--out", type=_PATH, required=True, help="Folder to write.")
 def export(package: Path, platform: str, variant: str | None, out: Path) -> None:
-    """Hand a variant of PACKAGE over to an app: artifact, constants, wrapper source, test vectors."""
-    from edgekit_converters.handover.export import export_variant
+    """Hand a variant of PACKAGE over to an app or a firmware: artifact, constants, sources, test vectors."""
+    from edgekit_converters.handover.export import PLATFORMS, export_variant
 
     chosen = export_variant(package, platform, out, variant)
-    click.echo(f"{chosen.id} written to {out}; the sources are prepared, not compiled")
+    click.echo(f"{chosen.id} written to {out}; {PLATFORMS[platform].state}")
 
 
 def _shown(value: Any) -> str:

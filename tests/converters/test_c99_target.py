@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,12 @@ import numpy as np
 import onnx
 import pytest
 
-from edgekit.errors import SourceError
-from edgekit.package import Requirements, Tensor, load_package
+from edgekit.errors import EdgekitError, RefusedError, SourceError
+from edgekit.package import Requirements, Tensor, Variant, load_package
+from edgekit_agent.serial_ask import prove
 from edgekit_agent.serving.serial_client import SerialModel
 from edgekit_converters.errors import Refusal
+from edgekit_converters.handover.export import export_variant
 from edgekit_converters.targets import load_target
 from edgekit_converters.targets.c99 import C99Target
 from edgekit_converters.targets.c99.arena import Buffer, plan
@@ -242,9 +245,10 @@ def test_an_operand_that_is_needed_later_is_not_written_over(tmp_path: Path) -> 
 
 @needs_compiler
 def test_an_onnx_model_becomes_verified_c_for_a_microcontroller(cache: Path, tmp_path: Path) -> None:
-    onnx.save(small_cnn(), tmp_path / "m.onnx")
+    rng = np.random.default_rng(0)
+    onnx.save(small_cnn(seed=1), tmp_path / "m.onnx")
     for name in ("cal", "val"):
-        np.savez(tmp_path / f"{name}.npz", x=RNG.normal(0, 1, (60, 3, 8, 8)).astype(np.float32))
+        np.savez(tmp_path / f"{name}.npz", x=rng.normal(0, 1, (60, 3, 8, 8)).astype(np.float32))
     options = ["--calibration", tmp_path / "cal.npz", "--validation", tmp_path / "val.npz"]
     where = ["--profile", "cortex-m4", "--target", "c99", "--out", tmp_path / "out", "--json"]
     edgekit("convert", tmp_path / "m.onnx", *options, *where, cache=cache)
@@ -255,6 +259,27 @@ def test_an_onnx_model_becomes_verified_c_for_a_microcontroller(cache: Path, tmp
     assert variant.requires.runtime == "c99"
     names = {item.path.rpartition("/")[2] for item in variant.files}
     assert {"model.c", "model.h", "model_weights.h", "ek_conv.c", "ek_depthwise.c", "ek_serial.c"} <= names
+    _proven_over_its_serial_line(tmp_path, variant)
+
+
+def _proven_over_its_serial_line(tmp_path: Path, variant: Variant) -> None:
+    """What is exported compiles with its own Makefile, knows its digest, and passes the package's probes."""
+    export_variant(tmp_path / "out", "c99", tmp_path / "firmware")
+    source = tmp_path / "firmware" / "c99"
+    subprocess.run(["make", "-s", "-C", source, f"CC={compiler()}"], check=True)
+    with running(source / "model") as line:
+        device = SerialModel(line, timeout=10)
+        assert device.description.digest == variant.digest.removeprefix("sha256:")
+        outcome = prove(device, tmp_path / "out")
+        assert variant.probe is not None
+        assert (outcome.passed, outcome.n) == (True, variant.probe.n)
+        other = tmp_path / "other"
+        shutil.copytree(tmp_path / "out", other)
+        (other / "package.json").write_bytes(
+            (other / "package.json").read_bytes().replace(variant.digest.encode(), b"sha256:" + b"0" * 64)
+        )
+        with pytest.raises((RefusedError, EdgekitError)):
+            prove(device, other)
 
 
 def test_a_quantized_tflite_file_becomes_c_as_it_is(tmp_path: Path) -> None:

@@ -1,4 +1,6 @@
-"""Stream mode over a serial line: one CSV or JSON sample a line in, one JSON answer a line out.
+"""Stream mode over a serial line: samples as lines of text, or as frames.
+
+Text: one CSV or JSON sample a line in, one JSON answer a line out. Frames: `stream_frames`.
 
 A line that is no sample gets an error line; one that is too long is skipped to its end and gets one
 too. A port that vanishes (a cable, a reset board) is opened again for as long as the stream runs.
@@ -39,6 +41,7 @@ class SerialStream:
         slot: which slot answers.
         port: ``/dev/ttyUSB0``, or any address pyserial knows.
         baud: of the line.
+        form: ``lines`` of text, or ``frames``.
         max_line: longest line in bytes.
         retry_seconds: first pause before opening again; doubles up to ten seconds.
     """
@@ -50,10 +53,12 @@ class SerialStream:
         port: str,
         baud: int = 115_200,
         *,
+        form: str = "lines",
         max_line: int = MAX_LINE,
         retry_seconds: float = 0.5,
     ) -> None:
         self._host, self._slot, self._port, self._baud = host, slot, port, baud
+        self._form = form
         self._max_line, self._retry = max_line, retry_seconds
         self._ending = threading.Event()
         self._thread: threading.Thread | None = None
@@ -95,7 +100,10 @@ class SerialStream:
                 pause = min(2 * pause, 10.0)
 
     def _serve(self, line: Any) -> None:
-        """Answer lines until the stream ends; what the port raises goes to `_work`."""
+        """Answer until the stream ends; what the port raises goes to `_work`."""
+        if self._form == "frames":
+            self._serve_frames(line)
+            return
         splitter = LineSplitter(self._max_line)
         while not self._ending.is_set():
             data = line.read(min(line.in_waiting, 65_536) or 1)
@@ -103,6 +111,17 @@ class SerialStream:
                 answer = self._answer(text)
                 if answer is not None:
                     line.write(answer + b"\n")
+
+    def _serve_frames(self, line: Any) -> None:
+        from edgekit_agent.serving.stream_frames import FrameServer
+
+        server = FrameServer(self._host, self._slot)
+        counts, before = self.counts, (self.counts.answered, self.counts.refused)
+        while not self._ending.is_set():
+            for answer in server.feed(line.read(min(line.in_waiting, 65_536) or 1)):
+                line.write(answer)
+            counts.answered, counts.refused = before[0] + server.answered, before[1] + server.refused
+            counts.received = counts.answered + counts.refused
 
     def _answer(self, text: bytes | None) -> bytes | None:
         """The answer to one line, None for an empty one; `text` None stands for one that was too long."""

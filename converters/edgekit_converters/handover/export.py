@@ -1,4 +1,4 @@
-"""`edgekit export`: one variant of a package as a folder that a phone app takes in.
+"""`edgekit export`: one variant of a package as a folder that a phone app or a firmware takes in.
 
 ::
 
@@ -9,7 +9,8 @@
     DIR/README.md                        what is what, and that nothing here was compiled
 
 The wrapper's source is generated and *prepared, not compiled*: no Swift or Android tools run here. The
-vectors are what proves the phone.
+vectors are what proves the phone. A microcontroller (platform ``c99``) gets its variant's C in the folder
+``c99``, which tells the package's name and digest over a serial line (docs/serial.md).
 """
 
 from __future__ import annotations
@@ -36,16 +37,25 @@ VECTORS = 4
 
 @dataclass(frozen=True, kw_only=True)
 class Platform:
-    """What a platform takes: its target, and the templates that become its sources."""
+    """What a platform takes: its target, and the templates that become its sources and its README."""
 
     name: str
     target: str
     sources: tuple[str, ...]
+    readme: str = "README.md"
+    state: str = "the sources are prepared, not compiled"
 
 
 PLATFORMS: Mapping[str, Platform] = {
     "ios": Platform(name="ios", target="coreml", sources=("EdgekitModel.swift", "EdgekitModelTests.swift")),
     "android": Platform(name="android", target="tflite", sources=("EdgekitModel.kt", "EdgekitModelTest.kt")),
+    "c99": Platform(
+        name="c99",
+        target="c99",
+        sources=("c99/ek_identity.h", "c99/Makefile"),
+        readme="c99/README.md",
+        state="`make` in its folder c99 compiles it for this computer",
+    ),
 }
 
 
@@ -123,7 +133,7 @@ def _write(work: Path, package: Path, manifest: Manifest, variant: Variant, plat
     (work / "model.json").write_bytes(canonical_json(facts))
     (work / "vectors.json").write_bytes(canonical_json(_vectors(package, variant)))
     main = sorted({item.path.removeprefix(f"{variant.folder}/").partition("/")[0] for item in variant.files})
-    for name in (*platform.sources, "README.md"):
+    for name in (*platform.sources, platform.readme):
         text = _rendered(name, platform, manifest, variant, facts, main)
         (work / name).write_text(text, encoding="utf-8")
 
