@@ -7,7 +7,9 @@ loaded: it passes only when the user trusts it.
 
 from __future__ import annotations
 
+import struct
 import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -31,6 +33,10 @@ _FOREIGN = {
     ".xml": "XML",
     ".py": "Python code without the name of a factory (write file.py:factory)",
 }
+_BROKEN_ZIP = (
+    *(zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError, RuntimeError),
+    *(UnicodeDecodeError, struct.error),
+)
 _PICKLES = (".pkl", ".pickle", ".joblib")
 _PACKED = (b"\x78", b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x5d\x00", b"\x04\x22\x4d\x18")
 """How compressed pickles of joblib begin."""
@@ -252,7 +258,7 @@ def _zip_kind(path: Path) -> str:
         with zipfile.ZipFile(path) as archive:
             names = set(archive.namelist())
             broken = archive.testzip()
-    except (zipfile.BadZipFile, OSError, NotImplementedError, RuntimeError) as error:
+    except _BROKEN_ZIP as error:
         raise SourceError(
             f"a damaged archive: {error}",
             where=str(path),

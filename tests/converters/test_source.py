@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgekit.errors import SourceError
+from edgekit_converters import frontends
 from edgekit_converters.frontends import onnx_model
 from edgekit_converters.source import recognise
 from tests.converters.graphs import save, small_cnn
@@ -214,3 +215,27 @@ def test_changed_external_weights_are_another_model(tmp_path: Path) -> None:
         onnx_model.load(path)
     assert caught.value.code == "missing_file"
     assert "m.bin" in str(caught.value.remedy)
+
+
+@pytest.mark.parametrize(
+    ("name", "data"), [("m.json", b'{"learner": {"x": 1}}'), ("m.txt", b"tree\nversion=v4\n")]
+)
+def test_a_damaged_file_of_trees_says_what_to_do(name: str, data: bytes, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_bytes(data)
+    with pytest.raises(SourceError) as caught:
+        frontends.load(recognise(path))
+    assert caught.value.where == str(path.resolve())
+    assert "again" in str(caught.value.remedy)
+
+
+def test_a_zip_whose_names_are_no_text_is_damaged(tmp_path: Path) -> None:
+    """One flipped byte in a TorchScript file: Python's own reader raises what nobody expects."""
+    path = tmp_path / "m.pt"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("m/ä/data.pkl", b"x" * 50)
+    data = path.read_bytes()
+    path.write_bytes(data.replace("ä".encode(), b"\xff\xfe"))
+    with pytest.raises(SourceError) as caught:
+        recognise(path)
+    assert caught.value.code == "corrupt_source"

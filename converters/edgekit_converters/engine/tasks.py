@@ -41,7 +41,11 @@ def describe(source: Json) -> Json:
 
 def export(source: Json, out: str) -> Json:
     """Write a source as ONNX to `out`; gives the versions of the tools."""
-    return dict(_load_source(source).export(Path(out)))
+    from edgekit_converters import frontends
+
+    model = _load_source(source)
+    with frontends.helping(str(source["path"])):
+        return dict(model.export(Path(out)))
 
 
 def reference(source: Json, names: Mapping[str, str], data: str, out: str) -> Json:

@@ -6,11 +6,13 @@ model, which can say its signature, export itself to ONNX and compute.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
+from edgekit.errors import SourceError
 from edgekit_converters.values import Signature, Source
 
 _MODULES = {
@@ -25,6 +27,13 @@ _MODULES = {
     "torchscript": "torchscript_model",
     "xgboost": "xgboost_model",
 }
+
+
+_REMEDIES = {
+    "corrupt_source": "the file is damaged, cut off or something else; save or export the model again",
+    "not_finite": "the training went wrong, or the file is damaged",
+}
+_USUAL = "export the model without it, or to ONNX by other means"
 
 
 class Loaded(Protocol):
@@ -46,5 +55,17 @@ def load(source: Source) -> Loaded:
         SourceError: damaged, or something in it is not supported (named).
     """
     module = import_module(f"edgekit_converters.frontends.{_MODULES[source.kind]}")
-    loaded: Loaded = module.load(Path(source.path))
+    with helping(source.path):
+        loaded: Loaded = module.load(Path(source.path))
     return loaded
+
+
+@contextmanager
+def helping(where: str) -> Iterator[None]:
+    """A SourceError from within names at least the file, and what to do about its kind."""
+    try:
+        yield
+    except SourceError as error:
+        error.where = error.where or where
+        error.remedy = error.remedy or _REMEDIES.get(str(error.code), _USUAL)
+        raise
