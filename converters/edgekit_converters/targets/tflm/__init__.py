@@ -31,6 +31,7 @@ class TflmTarget:
     worker = "plain"
     method = "executed"
     runtime = "tflm"
+    imports = ("edgekit_converters.targets.tflm.build", "edgekit_converters.quantize.pipeline")
 
     @property
     def kernel_sets(self) -> tuple[str, ...]:
