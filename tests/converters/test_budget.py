@@ -188,7 +188,7 @@ def test_a_model_too_large_for_a_board_is_told_what_would_fit() -> None:
     assert "1.0 M weights take at least 3.8 MiB as fp32, cortex-m4 has 768 KiB" in found.detail
     found = too_large(1_000_000, large, "tflm", "int8", [board, large])
     assert found is not None
-    assert "fits cortex-m7" in found.remedy
+    assert "room on cortex-m7" in found.remedy
     found = too_large(1_000_000, board, "tflm", "fp32", [board, large])
     assert found is not None
     assert "--precision int" in found.remedy

@@ -103,9 +103,7 @@ def _remedy(weights: int, profile: Profile, target: str, precision: str, others:
         and _short(least_bytes(weights, precision), item.budgets) is None
     ]
     if roomy:
-        return (
-            f"no precision of this board is small enough; as {precision} it fits {', '.join(roomy[:_SHOWN])}"
-        )
+        return f"no precision of this board is small enough; as {precision} there is room on {', '.join(roomy[:_SHOWN])}"
     least = min((BITS.get(item, 32.0) for item in profile.target(target).precisions), default=32.0)
     _, room = _short(least_bytes(weights, precision), profile.budgets) or ("", 0.0)
     most = _count(int(room * 8 / least))

@@ -76,7 +76,7 @@ def convert(request: Request, progress: Progress | None = None, pool: Pool | Non
         compressions=[name for name, on in (("pruned", request.prune), ("clustered", request.cluster)) if on],
     )
     plan = replace(plan, notes=(*left_out(chosen, profiles, request.precisions), *plan.notes))
-    plan = with_room_for_source(plan, source)
+    with_room_for_source(plan, source)
     try:
         with tempfile.TemporaryDirectory(prefix="edgekit-") as work:
             with nullcontext(pool) if pool is not None else Pool(request.limits) as workers:
