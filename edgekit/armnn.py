@@ -41,6 +41,7 @@ RELEASES: Mapping[int, str] = {
 }
 """Release by the library's major version, as Debian and upstream's release notes pair them."""
 _PYTHON = "/usr/bin/python3"
+_PACKAGE = Path("/usr/lib/python3/dist-packages/pyarmnn")
 _SERVER = Path(__file__).with_name("armnn_server.py")
 _START_S = 60.0
 _ASK = "import pyarmnn; print('pyarmnn', pyarmnn.ARMNN_VERSION)"
@@ -82,7 +83,12 @@ def python() -> str:
 
 
 def version() -> str | None:
-    """The release that answers here, such as ``20.08``, asked once; None where there is no pyarmnn."""
+    """The release that answers here, such as ``20.08``; None where there is no pyarmnn.
+
+    Asked once, in a process of its own, and not at all where Debian's package is not there.
+    """
+    if not os.environ.get(VARIABLE) and not _PACKAGE.is_dir():
+        return None
     return _version(python())
 
 

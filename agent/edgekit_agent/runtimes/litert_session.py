@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +36,14 @@ _LARGEST_PIECE = 32
 
 
 @dataclass(frozen=True, kw_only=True)
+class Delegate:
+    """A delegate other than LiteRT's own: what it is called in telemetry, and how it is loaded."""
+
+    name: str
+    load: Callable[[], Any]
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Port:
     """Where one tensor of the contract lies in the interpreter."""
 
@@ -49,8 +57,11 @@ class _Port:
 class LiteRtSession:
     """Implements `edgekit.ports.Session`; `run` may be called from several threads at once."""
 
-    def __init__(self, path: Path, variant: Variant, *, threads: int, pool: int) -> None:
+    def __init__(
+        self, path: Path, variant: Variant, *, threads: int, pool: int, delegate: Delegate | None = None
+    ) -> None:
         self._path, self._variant, self._threads = path, variant, threads
+        self._delegate = delegate
         self._free: LifoQueue[_Worker] = LifoQueue()
         self._lock = threading.Lock()
         self._spare = max(1, pool) - 1
@@ -70,7 +81,7 @@ class LiteRtSession:
 
     @property
     def backend(self) -> str:
-        """``xnnpack`` when its delegate took at least a part of the graph, else ``builtin``."""
+        """The delegate (usually ``xnnpack``) that took at least a part of the graph, else ``builtin``."""
         return self._backend
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
@@ -115,7 +126,7 @@ class LiteRtSession:
 
     def _new_worker(self) -> _Worker:
         try:
-            return _Worker(self._path, self._variant, self._threads)
+            return _Worker(self._path, self._variant, self._threads, self._delegate)
         except _FAILURES as error:
             raise UnavailableError(
                 f"LiteRT refuses the model: {error}",
@@ -128,8 +139,8 @@ class LiteRtSession:
 class _Worker:
     """One interpreter, used by one thread at a time."""
 
-    def __init__(self, path: Path, variant: Variant, threads: int) -> None:
-        self._variant = variant
+    def __init__(self, path: Path, variant: Variant, threads: int, delegate: Delegate | None) -> None:
+        self._variant, self._delegate = variant, delegate
         self._path, self._threads = path, threads
         self._interpreter = self._make()
         names = _names(self._interpreter)
@@ -141,7 +152,12 @@ class _Worker:
         self._resizable = True
 
     def _make(self) -> Any:
-        return interpreter_class()(model_path=str(self._path), num_threads=self._threads)
+        if self._delegate is None:
+            return interpreter_class()(model_path=str(self._path), num_threads=self._threads)
+        delegates = [self._delegate.load()]
+        return interpreter_class()(
+            model_path=str(self._path), num_threads=self._threads, experimental_delegates=delegates
+        )
 
     @property
     def backend(self) -> str:
@@ -149,7 +165,8 @@ class _Worker:
         # The list of nodes is the only place where LiteRT tells what a delegate took; it has no public name.
         listing = getattr(self._interpreter, "_get_ops_details", None)
         nodes = listing() if listing else ()
-        return "xnnpack" if any(node["op_name"] == "DELEGATE" for node in nodes) else "builtin"
+        taken = any(node["op_name"] == "DELEGATE" for node in nodes)
+        return "builtin" if not taken else self._delegate.name if self._delegate else "xnnpack"
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         n = batch_of(self._variant.inputs, inputs)
