@@ -103,7 +103,8 @@ def _remedy(weights: int, profile: Profile, target: str, precision: str, others:
         and _short(least_bytes(weights, precision), item.budgets) is None
     ]
     if roomy:
-        return f"no precision of this board is small enough; as {precision} there is room on {', '.join(roomy[:_SHOWN])}"
+        boards = ", ".join(roomy[:_SHOWN])
+        return f"no precision of this board is small enough; as {precision} there is room on {boards}"
     least = min((BITS.get(item, 32.0) for item in profile.target(target).precisions), default=32.0)
     _, room = _short(least_bytes(weights, precision), profile.budgets) or ("", 0.0)
     most = _count(int(room * 8 / least))
@@ -111,13 +112,9 @@ def _remedy(weights: int, profile: Profile, target: str, precision: str, others:
 
 
 def _count(number: int) -> str:
-    return (
-        f"{number / 1e6:.1f} M"
-        if number >= 1e6
-        else f"{number / 1e3:.0f} k"
-        if number >= 1e3
-        else str(number)
-    )
+    if number >= 0.95e6:
+        return f"{number / 1e6:.1f} M"
+    return f"{number / 1e3:.0f} k" if number >= 1e3 else str(number)
 
 
 def _mb(size: float) -> str:
