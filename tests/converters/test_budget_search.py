@@ -181,7 +181,13 @@ def test_a_model_too_large_for_one_board_is_refused_there_and_built_for_the_othe
 
 def test_a_model_far_too_large_is_refused_before_it_is_read(tmp_path: Path) -> None:
     path = large(tmp_path, 3_000_000)
-    request = Request(source=path, profiles=("cortex-m4",), out=tmp_path / "p", cache=tmp_path / "cache")
+    request = Request(
+        source=path,
+        profiles=("cortex-m4",),
+        precisions=("fp32",),
+        out=tmp_path / "p",
+        cache=tmp_path / "cache",
+    )
     asked: list[str] = []
 
     class Idle(Pool):
