@@ -95,7 +95,8 @@ def test_the_served_twin_answers_as_onnxruntime_does(
     for name, value in alone(job, FRESH).items():
         np.testing.assert_array_equal(found[name], value)
     assert session.ran == {"version": "2.51.0"}
-    assert session.backend == "twin: Python backend, onnxruntime 1.31.1 on the CPU"
+    said = "twin: Python backend, onnxruntime 1.31.1 on the CPU; production configuration not served"
+    assert session.backend == said
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
@@ -159,9 +160,28 @@ def test_with_tensorrt_as_accelerator_the_twin_only_stands_in(python: Path, tmp_
     assert session is not None
     found = session.run(FRESH)
     assert session.ran == {"method": "emulated", "runtime": "triton", "version": "2.51.0"}
-    assert session.backend.endswith("; TensorRT did not run")
+    assert session.backend.endswith(", TensorRT did not run")
     for name, value in alone(job, FRESH).items():
         np.testing.assert_allclose(found[name], value, atol=5e-3)
+
+
+@pytest.mark.parametrize(("precision", "close"), [("fp32", 1e-5), ("int8", 0.05)])
+def test_arm_nns_backend_gets_a_tflite_file_and_its_twin_runs_it(
+    python: Path, tmp_path: Path, precision: str, close: float
+) -> None:
+    job = job_of(tmp_path, precision=precision, options={"backend": "armnn_tflite"})
+    built = TritonTarget().build(job, tmp_path)
+    written = (tmp_path / PRODUCTION / "config.pbtxt").read_text()
+    assert 'backend: "armnn_tflite"' in written
+    assert ("TYPE_INT8" in written) == (precision == "int8")
+    assert not (tmp_path / ".armnn").exists()
+    session = TritonTarget().open(tmp_path, built, kernels="python-backend", threads=1)
+    assert session is not None
+    found = session.run(FRESH)
+    assert session.backend.endswith(", Arm NN did not run")
+    assert session.ran["method"] == "emulated"
+    for name, value in alone(job, FRESH).items():
+        np.testing.assert_allclose(found[name], value, atol=close)
 
 
 # What goes wrong
@@ -193,7 +213,7 @@ def test_a_request_that_the_server_refuses_is_told_with_its_reason(
     made: tuple[Job, Built, Path], python: Path, place: Path
 ) -> None:
     _, built, folder = made
-    with pytest.raises(ToolFailed, match="sample 0: .*shape") as caught:
+    with pytest.raises(ToolFailed, match=r"sample 0: .*shape") as caught:
         TritonSession(folder, built, python).run({"x": FRESH["x"][:, :2]})
     assert caught.value.code == "triton_failed"
     assert_gone(place)

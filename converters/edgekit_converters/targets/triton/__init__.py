@@ -19,12 +19,14 @@ from edgekit_converters.sidecars import TRITON
 from edgekit_converters.targets.triton.served import SERVER, TritonSession
 from edgekit_converters.values import Built, Job
 
-ACCELERATORS = ("", "tensorrt")
+_OPTIONS = {"accelerator": ("", "tensorrt"), "backend": ("", "armnn_tflite")}
 
 
 class TritonTarget:
-    """See the module. Profile options: `accelerator`, `max_batch`, `queue_delay_us`, `versions`, `threads`,
-    `engine_cache`.
+    """See the module.
+
+    Profile options: `accelerator` (tensorrt), `backend` (armnn_tflite), `max_batch`, `queue_delay_us`,
+    `versions`, `threads`, `engine_cache`.
     """
 
     name = "triton"
@@ -47,17 +49,12 @@ class TritonTarget:
             Refusal: no calibration for int8, nothing to quantize, a type or an option Triton does not take.
         """
         from edgekit_converters.targets.triton import repository
-        from edgekit_converters.targets.triton.model import RULES, model_of
+        from edgekit_converters.targets.triton.model import RULES, payload_of
 
-        if job.options.get("accelerator", "") not in ACCELERATORS:
-            raise Refusal(
-                f"the option accelerator is {job.options['accelerator']!r}",
-                remedy="tensorrt is known; leave it out for the CPU",
-                code="bad_option",
-            )
-        model = model_of(job)
+        _check(job)
+        payload = payload_of(job, folder)
         rules = load_rules(job.rules or RULES)
-        serving = repository.write(job, model.data, model.free_batch, rules, folder)
+        serving = repository.write(job, payload, rules, folder)
         facts = {
             "model_name": serving.name,
             "max_batch_size": serving.batch,
@@ -66,12 +63,12 @@ class TritonTarget:
         }
         return Built(
             main=repository.PRODUCTION,
-            inputs=job.inputs,
-            outputs=job.outputs,
+            inputs=payload.inputs,
+            outputs=payload.outputs,
             requires=Requirements(runtime=self.runtime, min_runtime=None),
-            route=model.route,
-            facts={**model.facts, "triton": facts},
-            tools=model.tools,
+            route=payload.route,
+            facts={**payload.facts, "triton": facts},
+            tools=payload.tools,
         )
 
     def open(self, folder: Path, artifact: Built, *, kernels: str, threads: int) -> TritonSession | None:
@@ -79,8 +76,7 @@ class TritonTarget:
         python = TRITON.python()
         if python is None:
             return None
-        accelerated = (folder / "plan_repository").is_dir()
-        return TritonSession(folder, artifact, python, emulates="TensorRT" if accelerated else "")
+        return TritonSession(folder, artifact, python, emulates=_absent(folder))
 
     def run(self, folder: Path, artifact: Built, inputs: Arrays) -> Arrays | None:
         """Serve the twin once; None without the sidecar."""
@@ -90,3 +86,25 @@ class TritonTarget:
     def version(self) -> str:
         """Version of the tritonserver in the sidecar, empty without it."""
         return SERVER if self.kernel_sets else ""
+
+    def foreign(self) -> dict[str, str]:
+        """The server is outside of this environment, and has a say in what is executed."""
+        return {"tritonserver": self.version()}
+
+
+def _check(job: Job) -> None:
+    """Refuse what an option cannot be; profiles are checked when they are read, other jobs are not."""
+    for name, known in _OPTIONS.items():
+        if job.options.get(name, "") not in known:
+            raise Refusal(
+                f"the option {name} is {job.options[name]!r}",
+                remedy=f"{known[-1]} is known; leave it out for onnxruntime on the CPU",
+                code="bad_option",
+            )
+
+
+def _absent(folder: Path) -> str:
+    """What production computes with and the twin has not; empty where it is the same runtime."""
+    if (folder / "plan_repository").is_dir():
+        return "TensorRT"
+    return "Arm NN" if next((folder / "model_repository").glob("*/1/*.tflite"), None) else ""

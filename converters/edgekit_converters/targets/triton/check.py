@@ -2,7 +2,7 @@
 
 Syntax, field and enum names are asked of Triton's own protobuf, which lies in the sidecar's environment
 (`tritonclient` is too heavy for ours); protobuf knows nothing of the model, so dims, types, names, batching
-and warm-up files are compared with the ONNX file here. Without the sidecar only the second half is done.
+and warm-up files are compared with the model's file here. Without the sidecar only the second half is done.
 """
 
 from __future__ import annotations
@@ -64,32 +64,52 @@ def faults(config: Mapping[str, Any], folder: Path, model: Path) -> Iterator[str
         yield f"name {config['name']!r} is not that of its folder, {folder.name!r}"
     if NAME.match(config["name"]) is None:
         yield f"name {config['name']!r} has characters that a folder or an address cannot have"
-    graph = onnx.load(model, load_external_data=False).graph
-    weights = {item.name for item in graph.initializer}
-    for kind, values in (("input", graph.input), ("output", graph.output)):
-        real = {item.name: item for item in values if item.name not in weights}
+    for kind, real in zip(("input", "output"), _model_ports(model), strict=True):
         yield from _ports(kind, config[kind], real, config["max_batch_size"])
     yield from _batching(config)
     yield from _files(config, folder)
 
 
 def _ports(
-    kind: str, ports: Sequence[Mapping[str, Any]], real: Mapping[str, Any], batch: int
+    kind: str, ports: Sequence[Mapping[str, Any]], real: Mapping[str, tuple[str, list[int]]], batch: int
 ) -> Iterator[str]:
     names = [port["name"] for port in ports]
     if sorted(names) != sorted(real):
         yield f"{kind}s {', '.join(names)} are not the model's: {', '.join(real)}"
         return
     for port in ports:
-        tensor = real[port["name"]].type.tensor_type
-        dtype = str(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type))
+        dtype, shape = real[port["name"]]
         if port["data_type"] != TYPES.get(dtype):
             yield f"{kind} {port['name']}: {port['data_type']}, the model has {dtype}"
-        shape = [dim.dim_value if dim.HasField("dim_value") else -1 for dim in tensor.shape.dim]
         if batch and shape[:1] != [-1]:
             yield f"{kind} {port['name']}: batches of {batch}, the model's first axis is fixed"
         if not _fits(list(port["dims"]), shape[1:] if batch else shape):
             yield f"{kind} {port['name']}: dims {list(port['dims'])}, the model has {shape}"
+
+
+def _model_ports(model: Path) -> Iterator[dict[str, tuple[str, list[int]]]]:
+    """Inputs, then outputs of an ONNX or TFLite file: type and sizes by name, -1 where one is free."""
+    if model.suffix == ".tflite":
+        from ai_edge_litert.interpreter import Interpreter
+
+        reader = Interpreter(model_path=str(model))
+        for details in (reader.get_input_details(), reader.get_output_details()):
+            yield {
+                item["name"]: (np.dtype(item["dtype"]).name, [int(n) for n in item["shape_signature"]])
+                for item in details
+            }
+        return
+    graph = onnx.load(model, load_external_data=False).graph
+    weights = {item.name for item in graph.initializer}
+    for values in (graph.input, graph.output):
+        kinds = {item.name: item.type.tensor_type for item in values if item.name not in weights}
+        yield {
+            name: (
+                str(onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)),
+                [dim.dim_value if dim.HasField("dim_value") else -1 for dim in kind.shape.dim],
+            )
+            for name, kind in kinds.items()
+        }
 
 
 def _fits(dims: Sequence[int], shape: Sequence[int]) -> bool:

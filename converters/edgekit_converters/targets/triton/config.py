@@ -2,8 +2,8 @@
 
 Production is the onnxruntime backend, on the CPU or on a GPU with TensorRT as accelerator; or the tensorrt
 backend with one plan for each compute capability; or Arm NN's TFLite backend. The twin is the Python
-backend with onnxruntime inside, the same in everything else: names, types, dims, batching, warm-up,
-version policy. Field names and meanings: Triton's ``model_config.proto``.
+backend with onnxruntime or LiteRT inside, the same in everything else: names, types, dims, batching,
+warm-up, version policy. Field names and meanings: Triton's ``model_config.proto``.
 """
 
 from __future__ import annotations
@@ -172,13 +172,13 @@ def armnn(serving: Serving, *, accelerator: str, threads: int) -> dict[str, Any]
 
 
 def twin(serving: Serving, *, file: str, threads: int) -> dict[str, Any]:
-    """The Python backend: onnxruntime runs `file`, relative to the model's folder, with `threads`."""
+    """The Python backend: onnxruntime or LiteRT runs `file`, relative to the model's folder."""
     return {
         "name": serving.name,
         "backend": "python",
         **serving.common(),
         "instance_group": [{"count": 1, "kind": Word("KIND_CPU")}],
-        "parameters": _parameters(edgekit_ref=serving.ref, onnx_file=file, threads=str(threads)),
+        "parameters": _parameters(edgekit_ref=serving.ref, model_file=file, threads=str(threads)),
     }
 
 

@@ -5,7 +5,7 @@
     model_repository/<name>/config.pbtxt     production, ready for --model-repository
                             labels.txt       classes of the first output, if the contract names them
                             warmup/<input>   one real sample of each input, raw, if there are samples
-                            1/model.onnx
+                            1/model.onnx     or model.tflite, for Arm NN's backend
     twin/<name>/…                            the same with the Python backend, reading the file above
 
 With TensorRT also ``build_engine.sh`` and ``plan_repository/<name>/config.pbtxt``, which become complete
@@ -26,18 +26,19 @@ from edgekit.rules import Rules
 from edgekit_converters.errors import Refusal
 from edgekit_converters.npz import load_arrays
 from edgekit_converters.targets.tensorrt import script
+from edgekit_converters.targets.tflite.runner import quantize
 from edgekit_converters.targets.triton import config
 from edgekit_converters.targets.triton.check import parsed, require_sound
+from edgekit_converters.targets.triton.model import Payload, as_served
 from edgekit_converters.targets.triton.pbtxt import text
 from edgekit_converters.values import Job
 
 PRODUCTION, TWIN, PLANS = "model_repository", "twin", "plan_repository"
-FILE = "model.onnx"
 LABELS = "labels.txt"
 _MODEL = Path(__file__).parent / "side" / "model.py"
 
 
-def write(job: Job, model: bytes, free_batch: bool, rules: Rules, folder: Path) -> config.Serving:
+def write(job: Job, payload: Payload, rules: Rules, folder: Path) -> config.Serving:
     """Write both repositories below `folder`, each checked; gives what they serve.
 
     Raises:
@@ -45,25 +46,18 @@ def write(job: Job, model: bytes, free_batch: bool, rules: Rules, folder: Path) 
     """
     name = model_name(str(job.contract.get("name") or Path(job.source.path).stem))
     place = folder / PRODUCTION / name
-    (place / "1").mkdir(parents=True)
-    (place / "1" / FILE).write_bytes(model)
-    serving = _serving(job, name, free_batch, _beside(job, place))
-    accelerator = str(job.options.get("accelerator", ""))
-    made = config.production(
-        serving,
-        accelerator=accelerator,
-        precision=job.precision,
-        threads=whole(job.options, "threads", 0),
-        engines=str(job.options.get("engine_cache", config.ENGINES)),
-    )
-    _store(made, place, place / "1" / FILE)
-    _store(_twin(serving, folder), folder / TWIN / name, place / "1" / FILE)
-    if accelerator:
-        _store(config.plans(serving, {}), folder / PLANS / name, place / "1" / FILE, beside=place)
+    file = place / "1" / payload.file
+    file.parent.mkdir(parents=True)
+    file.write_bytes(payload.data)
+    serving = _serving(job, name, payload, _beside(job, payload, place))
+    _store(_production(job, serving), place, file)
+    _store(_twin(serving, payload.file, folder), folder / TWIN / name, file)
+    if job.options.get("accelerator"):
+        _store(config.plans(serving, {}), folder / PLANS / name, file, beside=place)
         script.write(
             folder,
             ref=serving.ref,
-            model=f"{PRODUCTION}/{name}/1/{FILE}",
+            model=f"{PRODUCTION}/{name}/1/{payload.file}",
             inputs=job.inputs,
             rules=rules,
             precision=job.precision,
@@ -71,6 +65,20 @@ def write(job: Job, model: bytes, free_batch: bool, rules: Rules, folder: Path) 
             plans=f"{PLANS}/{name}",
         )
     return serving
+
+
+def _production(job: Job, serving: config.Serving) -> Mapping[str, Any]:
+    threads = whole(job.options, "threads", 0)
+    accelerator = str(job.options.get("accelerator", ""))
+    if job.options.get("backend") == "armnn_tflite":
+        return config.armnn(serving, accelerator="cpu", threads=threads or 1)
+    return config.production(
+        serving,
+        accelerator=accelerator,
+        precision=job.precision,
+        threads=threads,
+        engines=str(job.options.get("engine_cache", config.ENGINES)),
+    )
 
 
 def protobuf_read(folder: Path) -> bool:
@@ -99,14 +107,14 @@ def whole(options: Mapping[str, Any], key: str, default: int) -> int:
     return value
 
 
-def _serving(job: Job, name: str, free_batch: bool, beside: Mapping[str, str]) -> config.Serving:
+def _serving(job: Job, name: str, payload: Payload, beside: Mapping[str, str]) -> config.Serving:
     version = str(job.contract.get("version") or f"0.0.0+{job.source.digest[:8]}")
     return config.Serving(
         name=name,
         ref=f"{job.contract.get('name') or name}@{version}",
-        inputs=job.inputs,
-        outputs=job.outputs,
-        batch=whole(job.options, "max_batch", config.BATCH) if free_batch else 0,
+        inputs=tuple(map(as_served, payload.inputs)),
+        outputs=tuple(map(as_served, payload.outputs)),
+        batch=whole(job.options, "max_batch", config.BATCH) if payload.free_batch else 0,
         delay_us=whole(job.options, "queue_delay_us", config.DELAY_US),
         versions=tuple(job.options.get("versions", ())),
         labels=LABELS if LABELS in beside.values() else "",
@@ -114,7 +122,7 @@ def _serving(job: Job, name: str, free_batch: bool, beside: Mapping[str, str]) -
     )
 
 
-def _beside(job: Job, place: Path) -> Mapping[str, str]:
+def _beside(job: Job, payload: Payload, place: Path) -> Mapping[str, str]:
     """Write labels and warm-up samples; gives the warm-up file of each input, and the labels' name."""
     found: dict[str, str] = {}
     labels = next((tuple(item.get("labels") or ()) for item in job.contract.get("outputs", ())), ())
@@ -125,21 +133,21 @@ def _beside(job: Job, place: Path) -> Mapping[str, str]:
         return found
     samples = load_arrays(Path(job.calibration))
     (place / "warmup").mkdir()
-    for index, tensor in enumerate(job.inputs):
-        sample = np.ascontiguousarray(samples[tensor.name][0], dtype=tensor.dtype)
-        found[tensor.name] = f"input{index}"
-        (place / "warmup" / found[tensor.name]).write_bytes(sample.tobytes())
+    for index, tensor in enumerate(payload.inputs):
+        served = as_served(tensor)
+        sample = np.ascontiguousarray(quantize(samples[tensor.name][0], tensor), dtype=served.dtype)
+        found[served.name] = f"input{index}"
+        (place / "warmup" / found[served.name]).write_bytes(sample.tobytes())
     return found
 
 
-def _twin(serving: config.Serving, folder: Path) -> Mapping[str, Any]:
+def _twin(serving: config.Serving, file: str, folder: Path) -> Mapping[str, Any]:
     """The twin's folder, and its configuration."""
     place = folder / TWIN / serving.name
     (place / "1").mkdir(parents=True)
     shutil.copyfile(_MODEL, place / "1" / "model.py")
     _share(folder / PRODUCTION / serving.name, place)
-    file = f"../../{PRODUCTION}/{serving.name}/1/{FILE}"
-    return config.twin(serving, file=file, threads=1)
+    return config.twin(serving, file=f"../../{PRODUCTION}/{serving.name}/1/{file}", threads=1)
 
 
 def _share(production: Path, place: Path) -> None:

@@ -15,8 +15,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from edgekit.package import Tensor
 from edgekit_converters.errors import ToolFailed
 from edgekit_converters.npz import load_arrays, save_arrays
+from edgekit_converters.targets.tflite.runner import dequantize, quantize
 from edgekit_converters.targets.triton.repository import PRODUCTION, TWIN
 from edgekit_converters.values import Built
 
@@ -30,7 +32,7 @@ _SERVE = Path(__file__).parent / "side" / "serve.py"
 class TritonSession:
     """A variant as tritonserver serves its twin.
 
-    `emulates` names what the twin's onnxruntime stands in for, if anything.
+    `emulates` names what the runtime in the twin stands in for, if anything.
     """
 
     def __init__(
@@ -46,7 +48,8 @@ class TritonSession:
         self._folder = folder.resolve()
         self._artifact, self._python = artifact, python
         self._emulates, self._protocol, self._seconds = emulates, protocol, seconds
-        self.backend = "twin: Python backend, onnxruntime on the CPU"
+        self._inside = "litert" if next((folder / PRODUCTION).glob("*/1/*.tflite"), None) else "onnxruntime"
+        self.backend = "twin: Python backend"
         self.ran: Mapping[str, str] = {"version": SERVER}
 
     def run(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -55,11 +58,14 @@ class TritonSession:
         Raises:
             ToolFailed: ``triton_failed``, with what the server said last; ``tool_timeout``.
         """
+        fed = {_own(port): quantize(inputs[port.name], port) for port in self._artifact.inputs}
         with tempfile.TemporaryDirectory(prefix="edgekit-triton-") as place:
-            outputs, facts = self._serve(Path(place), inputs)
+            outputs, facts = self._serve(Path(place), fed)
         self._tell(facts)
-        kinds = {port.name: port.dtype for port in self._artifact.outputs}
-        return {name: value.astype(kinds.get(name, value.dtype)) for name, value in outputs.items()}
+        return {
+            port.name: dequantize(outputs[_own(port)], port).astype(port.dtype)
+            for port in self._artifact.outputs
+        }
 
     def _serve(self, place: Path, inputs: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
         (place / "work").mkdir()
@@ -71,7 +77,7 @@ class TritonSession:
         request = {
             "repository": str(place / TWIN),
             "model": model.name,
-            "names": [port.name for port in self._artifact.outputs],
+            "names": [_own(port) for port in self._artifact.outputs],
             "inputs": str(place / "in.npz"),
             "outputs": str(place / "out.npz"),
             "work": str(place / "work"),
@@ -106,11 +112,17 @@ class TritonSession:
 
     def _tell(self, facts: Mapping[str, Any]) -> None:
         """What ran, from the server's own mouth."""
-        self.backend = f"twin: Python backend, onnxruntime {facts['onnxruntime']} on the CPU"
+        runtime = f"{self._inside} {facts[self._inside]} on the CPU"
+        self.backend = f"twin: Python backend, {runtime}; production configuration not served"
         self.ran = {"version": facts["server"]}
         if self._emulates:
             self.ran = {**self.ran, "method": "emulated", "runtime": "triton"}
-            self.backend += f"; {self._emulates} did not run"
+            self.backend += f", {self._emulates} did not run"
+
+
+def _own(port: Tensor) -> str:
+    """A port's name in the file, which is what is served."""
+    return port.artifact_name or port.name
 
 
 def _batch(config: Path) -> int:

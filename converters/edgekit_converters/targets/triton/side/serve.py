@@ -64,10 +64,12 @@ def _serve(request: dict[str, Any], work: Path, deadline: float) -> dict[str, An
             client.close()
         done = time.monotonic()
     np.savez(request["outputs"], **outputs)
+    installed = importlib.import_module("importlib.metadata").version
     return {
         "server": version,
-        "client": importlib.import_module("importlib.metadata").version("tritonclient"),
-        "onnxruntime": importlib.import_module("importlib.metadata").version("onnxruntime"),
+        "client": installed("tritonclient"),
+        "onnxruntime": installed("onnxruntime"),
+        "litert": installed("ai-edge-litert"),
         "protocol": request["protocol"],
         "seconds": {"ready": round(ready - started, 2), "asking": round(done - ready, 2)},
     }
