@@ -36,6 +36,7 @@ def _tflm(table: Table) -> None:
 
 def _triton(table: Table) -> None:
     table.text("accelerator", "", allowed=("", "tensorrt"))
+    table.text("backend", "", allowed=("", "armnn_tflite"))
     table.text("engine_cache", "")
     table.integer("threads", 0, high=MOST_THREADS)
     table.integer("max_batch", 0)
