@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from click.testing import CliRunner
 
@@ -119,8 +120,6 @@ def test_the_conversion_done_anew_gives_the_same_bytes(made: Path, monkeypatch: 
 
 def test_two_packages_differ_in_what_was_changed(made: Path, workers: Pool) -> None:
     model = small_cnn()
-    import onnx
-
     weights = onnx.numpy_helper.to_array(model.graph.initializer[0])
     model.graph.initializer[0].CopyFrom(
         onnx.numpy_helper.from_array(weights * np.float32(1.5), model.graph.initializer[0].name)
@@ -230,6 +229,82 @@ def test_an_app_gets_artifact_constants_wrapper_and_vectors(
                 for name, values in case[kind].items():
                     assert np.array_equal(np.asarray(values, np.float32), probes[mark + name][index])
     assert vectors["atol"] == variant.probe.atol
+
+
+TWO = """
+[model]
+name = "two"
+version = "1"
+[[inputs]]
+name = "picture"
+meaning = "image"
+layout = "NHWC"
+preprocess = { scale = 0.00392156862745098, resize = [4, 4], color = "rgb" }
+[[inputs]]
+name = "tokens"
+dtype = "int32"
+range = [0, 9]
+"""
+
+
+@pytest.fixture(scope="module")
+def two(workers: Pool, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A package of a model with an image and whole numbers as inputs, numbers and classes as outputs."""
+    folder = tmp_path_factory.mktemp("two")
+    random = np.random.default_rng(0)
+    weights = {"table": random.standard_normal((10, 3)), "mix": random.standard_normal((3, 4))}
+    nodes = [
+        onnx.helper.make_node("ReduceMean", ["picture"], ["colour"], axes=[1, 2], keepdims=0),
+        onnx.helper.make_node("Gather", ["table", "tokens"], ["words"]),
+        onnx.helper.make_node("ReduceMean", ["words"], ["word"], axes=[1], keepdims=0),
+        onnx.helper.make_node("Add", ["colour", "word"], ["sum"]),
+        onnx.helper.make_node("MatMul", ["sum", "mix"], ["scores"]),
+        onnx.helper.make_node("ArgMax", ["scores"], ["kind"], axis=1, keepdims=0),
+    ]
+    ports = [
+        ("picture", onnx.TensorProto.FLOAT, ["N", 4, 4, 3]),
+        ("tokens", onnx.TensorProto.INT32, ["N", 5]),
+    ]
+    answers = [("scores", onnx.TensorProto.FLOAT, ["N", 4]), ("kind", onnx.TensorProto.INT64, ["N"])]
+    graph = onnx.helper.make_graph(
+        nodes,
+        "two",
+        *([onnx.helper.make_tensor_value_info(*port) for port in side] for side in (ports, answers)),
+        [onnx.numpy_helper.from_array(value.astype(np.float32), name) for name, value in weights.items()],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    (folder / "model.toml").write_text(TWO)
+    request = Request(
+        source=save(model, folder / "two.onnx"),
+        profiles=("android-arm64", "iphone-15"),
+        precisions=("fp32",),
+        contract=folder / "model.toml",
+        out=folder / "package",
+        cache=folder / "cache",
+    )
+    convert(request, pool=workers)
+    return folder / "package"
+
+
+def test_an_app_gets_every_input_by_its_name_and_in_its_own_numbers(two: Path, tmp_path: Path) -> None:
+    export_variant(two, "android", tmp_path / "android")
+    export_variant(two, "ios", tmp_path / "ios")
+    kotlin = (tmp_path / "android" / "EdgekitModel.kt").read_text()
+    swift = (tmp_path / "ios" / "EdgekitModel.swift").read_text()
+    for place, (name, dtype, shape) in enumerate(
+        [("picture", "float32", "1 x 4 x 4 x 3"), ("tokens", "int32", "1 x 5")], 1
+    ):
+        assert f'put(inputs, "{name}", input{place})  // {dtype}, {shape}' in kotlin
+    assert 'taken(outputs, "kind")' in kotlin
+    assert "DataType.INT64 -> buffer.getLong()" in kotlin
+    assert swift.count("type: .float32") == swift.count("type: .int32") == 1
+    facts = json.loads((tmp_path / "android" / "model.json").read_text())
+    picture, tokens = facts["inputs"]
+    assert (picture["meaning"], picture["preprocess"]["resize"], tokens["range"]) == ("image", [4, 4], [0, 9])
+    case = json.loads((tmp_path / "android" / "vectors.json").read_text())["cases"][0]
+    assert np.shape(case["inputs"]["picture"]) == (4, 4, 3)
+    assert all(isinstance(value, int) and 0 <= value <= 9 for value in case["inputs"]["tokens"])
+    assert np.argmax(case["outputs"]["scores"]) == case["outputs"]["kind"]
 
 
 def test_labels_cannot_break_out_of_the_generated_sources() -> None:

@@ -26,7 +26,8 @@ def differences(old: Manifest, new: Manifest) -> tuple[Change, ...]:
         *_mapping("model", {"ref": old.ref}, {"ref": new.ref}),
         *_mapping("source", _source(old), _source(new)),
         *_mapping("contract", _flat(old.contract), _flat(new.contract)),
-        *_mapping("profile", old.profiles, new.profiles),
+        *_mapping("profile", _boards(old), _boards(new)),
+        *_mapping("rules", _rules(old), _rules(new)),
         *_mapping("tool", old.tools, new.tools),
         *_variants(old, new),
         *_mapping("refused", _refused(old), _refused(new)),
@@ -49,6 +50,15 @@ def _mapping(title: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iter
 
 def _source(manifest: Manifest) -> dict[str, Any]:
     return _flat(manifest.source)
+
+
+def _boards(manifest: Manifest) -> dict[str, Any]:
+    return {name: digest for name, digest in manifest.profiles.items() if not name.startswith("rules/")}
+
+
+def _rules(manifest: Manifest) -> dict[str, Any]:
+    found = manifest.profiles.items()
+    return {name.removeprefix("rules/"): digest for name, digest in found if name.startswith("rules/")}
 
 
 def _refused(manifest: Manifest) -> dict[str, Any]:
@@ -75,7 +85,7 @@ def _variants(old: Manifest, new: Manifest) -> Iterator[Change]:
     for name in sorted({*before, *after}):
         if name not in after or name not in before:
             one = before.get(name) or after[name]
-            shown = f"{one.verification.verdict}, {one.size} bytes"
+            shown = f"{one.verification.method}, {one.verification.verdict}, {one.size} bytes"
             yield Change(
                 what=f"variant {name}",
                 before=shown if name in before else None,
@@ -94,6 +104,8 @@ def _facts(variant: Variant) -> dict[str, Any]:
         "method": check.method,
         "verdict": check.verdict,
         "runtime": f"{check.runtime} {check.runtime_version}" if check.runtime else None,
+        "backend": check.backend,
+        "on its device": check.on_target,
     }
     for name, item in check.metrics.items():
         if isinstance(item, Mapping) and "variant" in item:
