@@ -261,17 +261,13 @@ def two(workers: Pool, tmp_path_factory: pytest.TempPathFactory) -> Path:
         onnx.helper.make_node("MatMul", ["sum", "mix"], ["scores"]),
         onnx.helper.make_node("ArgMax", ["scores"], ["kind"], axis=1, keepdims=0),
     ]
-    ports = [
-        ("picture", onnx.TensorProto.FLOAT, ["N", 4, 4, 3]),
-        ("tokens", onnx.TensorProto.INT32, ["N", 5]),
+    port, kinds = onnx.helper.make_tensor_value_info, onnx.TensorProto
+    inputs = [port("picture", kinds.FLOAT, ["N", 4, 4, 3]), port("tokens", kinds.INT32, ["N", 5])]
+    outputs = [port("scores", kinds.FLOAT, ["N", 4]), port("kind", kinds.INT64, ["N"])]
+    constants = [
+        onnx.numpy_helper.from_array(value.astype(np.float32), name) for name, value in weights.items()
     ]
-    answers = [("scores", onnx.TensorProto.FLOAT, ["N", 4]), ("kind", onnx.TensorProto.INT64, ["N"])]
-    graph = onnx.helper.make_graph(
-        nodes,
-        "two",
-        *([onnx.helper.make_tensor_value_info(*port) for port in side] for side in (ports, answers)),
-        [onnx.numpy_helper.from_array(value.astype(np.float32), name) for name, value in weights.items()],
-    )
+    graph = onnx.helper.make_graph(nodes, "two", inputs, outputs, constants)
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
     (folder / "model.toml").write_text(TWO)
     request = Request(
