@@ -8,9 +8,11 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import flatbuffers
 import numpy as np
 import onnx
 import pytest
+from ai_edge_litert import schema_py_generated as schema
 
 from edgekit.errors import EdgekitError, RefusedError, SourceError
 from edgekit.package import Requirements, Tensor, Variant, load_package
@@ -28,6 +30,7 @@ from tests.converters.c99_files import T, file_of, files_of, micro
 from tests.converters.c99_host import program, running
 from tests.converters.conftest import edgekit
 from tests.converters.graphs import small_cnn
+from tests.converters.test_c99_ops import CASES
 
 needs_compiler = pytest.mark.skipif(compiler() is None, reason="no C compiler is installed")
 RNG = np.random.default_rng(3)
@@ -187,6 +190,21 @@ def test_what_the_kernels_do_not_compute_is_refused_by_its_name(name: str, tmp_p
         write(data, tmp_path / "out", "test")
     assert caught.value.remedy
     assert not (tmp_path / "out").exists(), "nothing is left of a refused model"
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_an_output_of_another_shape_is_refused_not_written_out_of_bounds(name: str, tmp_path: Path) -> None:
+    """The generated C believes the file's shapes, so that they are checked before it is written."""
+    model = schema.ModelT.InitFromPackedBuf(CASES[name])
+    graph = model.subgraphs[0]
+    shape = list(graph.tensors[graph.outputs[-1]].shape)
+    for axis in range(len(shape)):
+        for size in (shape[axis] + 1, 0, 1 << 20):
+            graph.tensors[graph.outputs[-1]].shape = [*shape[:axis], size, *shape[axis + 1 :]]
+            builder = flatbuffers.Builder(1024)
+            builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
+            with pytest.raises((Refusal, SourceError)):
+                write(bytes(builder.Output()), tmp_path, "test")
 
 
 @pytest.mark.parametrize("cut", [0, 7, 100, 300])

@@ -22,7 +22,7 @@ from edgekit_converters.values import Built, Job
 FOLDER = "c99"
 _NO_RESCUE = -1e6
 """Signal to noise in dB that every model has."""
-DIALECT = Dialect(runtime="c99", name="TFLite", rules="c99-1", free_batch=False)
+DIALECT = Dialect(runtime="c99", name="TFLite", rules="c99-1", free_batch=False, flat_dense=True)
 
 
 def build(job: Job, folder: Path) -> Built:
@@ -38,7 +38,9 @@ def build(job: Job, folder: Path) -> Built:
     return replace(
         made,
         main=FOLDER,
-        requires=Requirements(runtime="c99"),
+        requires=Requirements(
+            runtime="c99", arena_kb=_kib(facts["arena_bytes"]), flash_kb=_kib(facts["constant_bytes"])
+        ),
         route=f"{made.route} > C99",
         facts={**made.facts, **facts},
         tools={"edgekit-converters": version("edgekit-converters")},
@@ -46,7 +48,7 @@ def build(job: Job, folder: Path) -> Built:
 
 
 def write(data: bytes, folder: Path, where: str) -> Mapping[str, Any]:
-    """Write the C of a TFLite file; gives facts.
+    """Write the C of a TFLite file; gives facts: `constant_bytes` is what the flash holds beside code.
 
     Raises:
         Refusal: an operation or a type that the kernels do not have, by name.
@@ -56,7 +58,16 @@ def write(data: bytes, folder: Path, where: str) -> Mapping[str, Any]:
     if found.arena > 1 << 31:
         raise Refusal(f"the arena would have {found.arena} bytes", code="too_large")
     folder.mkdir(parents=True, exist_ok=True)
-    texts = sources(found)
+    texts, constants = sources(found)
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8", newline="\n")
-    return {**found.facts, "ports": ports(found), "files": sorted(texts)}
+    return {
+        **found.facts,
+        "constant_bytes": constants,
+        "ports": ports(found),
+        "files": sorted(texts),
+    }
+
+
+def _kib(size: int) -> int:
+    return -(-size // 1024)

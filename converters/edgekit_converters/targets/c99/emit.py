@@ -22,17 +22,18 @@ _SERIAL = ("ek_identity.h", "ek_serial.h", "ek_serial.c", "ek_serial_model.c", "
 _WIDTH = 110
 
 
-def sources(program: Program) -> dict[str, str]:
-    """File names and texts."""
+def sources(program: Program) -> tuple[dict[str, str], int]:
+    """Texts by file name, and the bytes of the constant arrays."""
     kernels = sorted({call.source for step in program.steps for call in step.calls})
     pool = _Pool()
     body = "".join(_invocations(program, pool))
-    return {
+    texts = {
         "model.h": _header(program),
         "model_weights.h": _weights(pool),
         "model.c": _source(program, pool, body),
         **{name: _shipped(name) for name in (*_COMMON, *_SERIAL, *kernels)},
     }
+    return texts, sum(data.values.nbytes for _, data in pool.arrays.values())
 
 
 def _shipped(name: str) -> str:

@@ -14,6 +14,7 @@ from edgekit_converters.targets.c99.arena import Buffer, plan
 from edgekit_converters.targets.c99.ops import OPS
 from edgekit_converters.targets.c99.steps import Bound, Step, count
 
+_REMEDY = "the file is not as a converter writes it; convert the source again"
 _PORTS = (np.dtype(np.int8), np.dtype(np.uint8), np.dtype(np.float32))
 
 
@@ -32,12 +33,7 @@ class Program:
         kinds: dict[str, int] = {}
         for op in self.file.ops:
             kinds[op.kind] = kinds.get(op.kind, 0) + 1
-        return {"ops": kinds, "arena_bytes": self.arena, "constant_bytes": self._constants()}
-
-    def _constants(self) -> int:
-        used = {index for op in self.file.ops for index in op.inputs if index >= 0}
-        data = (self.file.tensors[index].data for index in used)
-        return sum(item.nbytes for item in data if item is not None)
+        return {"ops": kinds, "arena_bytes": self.arena}
 
 
 def program(file: File) -> Program:
@@ -48,6 +44,7 @@ def program(file: File) -> Program:
     """
     for name, index in (*file.inputs.items(), *file.outputs.items()):
         _check_port(name, file.tensors[index])
+    _check_order(file)
     steps = [_step(file, op) for op in file.ops]
     groups = _groups(file, steps)
     offsets, size = _placed(file, steps, groups)
@@ -66,6 +63,27 @@ def _check_port(name: str, tensor: Stored) -> None:
         )
 
 
+def _check_order(file: File) -> None:
+    """Every operation reads what is there, and nothing is empty."""
+    there = set(file.inputs.values())
+    for op in file.ops:
+        for index in (*op.inputs, *op.outputs):
+            if index >= 0 and min(file.tensors[index].shape, default=1) < 1:
+                raise Refusal(
+                    f"tensor {file.tensors[index].name!r} is empty", remedy=_REMEDY, code="unsupported_graph"
+                )
+        for index in op.inputs:
+            if index >= 0 and index not in there and file.tensors[index].data is None:
+                raise Refusal(
+                    f"{op.kind} reads {file.tensors[index].name!r} before it is written",
+                    remedy=_REMEDY,
+                    code="unsupported_graph",
+                )
+        there |= set(op.outputs)
+    if not set(file.outputs.values()) <= there:
+        raise Refusal("an output is never written", remedy=_REMEDY, code="unsupported_graph")
+
+
 def _step(file: File, op: Op) -> Step:
     where = file.tensors[op.outputs[0]].name if op.outputs else ""
     if op.kind not in OPS:
@@ -74,7 +92,11 @@ def _step(file: File, op: Op) -> Step:
             remedy="use the target tflm; the page docs/targets/c99.md lists what is there",
             code="unsupported_op",
         )
-    return OPS[op.kind](Bound(file=file, op=op, where=where))
+    bound = Bound(file=file, op=op, where=where)
+    try:
+        return OPS[op.kind](bound)
+    except (IndexError, ValueError, ZeroDivisionError, TypeError) as error:
+        bound.refuse(f"cannot be right: {type(error).__name__}: {error}")
 
 
 def _groups(file: File, steps: Sequence[Step]) -> dict[int, int]:
@@ -106,7 +128,7 @@ def _computed(file: File, steps: Sequence[Step]) -> list[int]:
     given = list(file.inputs.values())
     made = [index for step in steps for index in step.outputs]
     if len({*given, *made}) != len(given) + len(made):
-        raise Refusal("a tensor is written twice", code="unsupported_graph")
+        raise Refusal("a tensor is written twice", remedy=_REMEDY, code="unsupported_graph")
     return [*given, *made]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,7 +35,9 @@ class C99Session:
             getattr(self._library, name).restype = ctypes.c_size_t
         self._library.model_init()
         self._inputs, self._outputs = artifact.inputs, artifact.outputs
-        self._order = artifact.facts["ports"]
+        size = ctypes.c_size_t.in_dll(self._library, "model_ports_bytes").value
+        text = bytes((ctypes.c_char * size).in_dll(self._library, "model_ports"))
+        self._order = json.loads(b"{" + text)
 
     def run(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """All outputs for all samples, in the contract's dtypes."""

@@ -92,6 +92,11 @@ class Bound:
             code="unsupported_op",
         )
 
+    def require(self, fine: bool, why: str) -> None:
+        """Refuse the operation unless `fine`: the C believes the file's shapes."""
+        if not fine:
+            self.refuse(why)
+
     def quantization(self, tensor: Stored) -> tuple[float, int]:
         """Scale (as the float32 it is) and zero point of an int8 activation."""
         if tensor.dtype != np.int8:

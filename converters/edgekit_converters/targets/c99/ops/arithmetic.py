@@ -43,6 +43,8 @@ def _step(op: Bound, function: str, fields: dict[str, Any]) -> Step:
     shape = op.output().shape
     if len(shape) > DIMS:
         op.refuse(f"has more than {DIMS} dimensions")
+    pairs = zip(*(padded(op.input(place).shape, 1) for place in (0, 1)), strict=True)
+    op.require(padded(shape, 1) == [max(pair) for pair in pairs], "has shapes that do not fit")
     low, high = op.limits()
     steps = [_repeated(op, op.input(place).shape, shape) for place in (0, 1)]
     common = {

@@ -19,6 +19,7 @@ def conv(op: Bound) -> Step:
     groups, rest = divmod(source[3], weights.shape[3])
     if rest or weights.shape[0] % max(groups, 1):
         op.refuse(f"has groups that do not divide {source[3]} channels")
+    op.require(op.output().shape[3] == weights.shape[0], "has weights that do not fit its output")
     fields = {**_window(op, weights.shape[1], weights.shape[2]), "groups": groups}
     return _step(op, "ek_conv", "ek_conv_t", {**fields, **_linear(op, weights, axis=0)}, "ek_conv.c")
 
@@ -28,6 +29,7 @@ def depthwise(op: Bound) -> Step:
     source, weights = op.input(0).shape, _weights(op)
     if weights.shape[0] != 1 or weights.shape[3] % source[3]:
         op.refuse("has weights that do not fit its input")
+    op.require(op.output().shape[3] == weights.shape[3], "has weights that do not fit its output")
     fields = {**_window(op, weights.shape[1], weights.shape[2]), "groups": source[3]}
     return _step(
         op, "ek_depthwise", "ek_conv_t", {**fields, **_linear(op, weights, axis=3)}, "ek_depthwise.c"
@@ -54,6 +56,11 @@ def _step(op: Bound, function: str, struct: str, fields: dict[str, Any], source:
 
 def _weights(op: Bound) -> Array:
     tensor = op.input(1)
+    wanted = 2 if op.kind == "FULLY_CONNECTED" else 4
+    if len(tensor.shape) != wanted or (
+        wanted == 4 and {len(op.input(0).shape), len(op.output().shape)} != {4}
+    ):
+        op.refuse("is taken with four dimensions (dense: two of weights) only")
     if tensor.data is None:
         op.refuse("is taken with constant weights only")
     if tensor.dtype != np.int8 or tensor.scale is None:
@@ -79,7 +86,7 @@ def _linear(op: Bound, weights: Array, axis: int) -> dict[str, Any]:
         "low": low,
         "high": high,
         "weights": Data(ctype="int8_t", values=weights),
-        "bias": _bias(op),
+        "bias": _bias(op, weights.shape[axis]),
         "scales": {
             "multiplier": Data(ctype="int32_t", values=np.array([pair[0] for pair in pairs], np.int32)),
             "shift": Data(ctype="int8_t", values=np.array([pair[1] for pair in pairs], np.int8)),
@@ -88,12 +95,13 @@ def _linear(op: Bound, weights: Array, axis: int) -> dict[str, Any]:
     }
 
 
-def _bias(op: Bound) -> Data | None:
+def _bias(op: Bound, channels: int) -> Data | None:
     if op.index(2) < 0:
         return None
     values = op.constant(2)
     if values.dtype != np.int32:
         op.refuse(f"has a bias of type {values.dtype}")
+    op.require(values.size == channels, f"has {values.size} biases for {channels} channels")
     return Data(ctype="int32_t", values=values) if np.any(values) else None
 
 
@@ -105,6 +113,10 @@ def _window(op: Bound, height: int, width: int) -> dict[str, Any]:
     dilation = (op.option("dilationHFactor", 1), op.option("dilationWFactor", 1))
     step = (op.option("strideH", 1), op.option("strideW", 1))
     same = op.option("padding") == SAME
+    op.require(source[0] == target[0], "changes the batch")
+    for place, kernel in enumerate((height, width)):
+        wanted = after(source[1 + place], kernel, step[place], dilation[place], same)
+        op.require(target[1 + place] == wanted, f"gives {list(target)} for {list(source)}")
     return {
         "batch": source[0],
         "in_h": source[1],
@@ -122,6 +134,13 @@ def _window(op: Bound, height: int, width: int) -> dict[str, Any]:
         "pad_top": before(source[1], target[1], height, step[0], dilation[0]) if same else 0,
         "pad_left": before(source[2], target[2], width, step[1], dilation[1]) if same else 0,
     }
+
+
+def after(size: int, kernel: int, step: int, dilation: int, same: bool) -> int:
+    """Elements of the result; 0 for what cannot be."""
+    if min(size, kernel, step, dilation) < 1:
+        return 0
+    return -(-(size if same else size - (kernel - 1) * dilation) // step)
 
 
 def before(size: int, result: int, kernel: int, step: int, dilation: int = 1) -> int:

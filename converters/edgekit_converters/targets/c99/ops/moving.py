@@ -16,6 +16,7 @@ from edgekit_converters.targets.c99.steps import DIMS, Bound, Call, Step, count,
 def reshape(op: Bound) -> Step:
     """The same numbers in another shape."""
     _same_scale(op, op.input(0), op.output())
+    op.require(count(op.input(0).shape) == count(op.output().shape), "changes the number of elements")
     return Step(kind=op.kind, inputs=(op.index(0),), outputs=op.op.outputs[:1], alias=True)
 
 
@@ -26,7 +27,10 @@ def pad(op: Bound) -> Step:
     if op.kind == "PADV2":
         _same_scale(op, op.input(2), op.output())
         value = int(op.constant(2).reshape(-1)[0])
-    ahead = [int(pair[0]) for pair in op.constant(1).tolist()]
+    around = [(int(pair[0]), int(pair[1])) for pair in op.constant(1).tolist()]
+    ahead = [first for first, _ in around]
+    wanted = [a + size + b for (a, b), size in zip(around, op.input(0).shape, strict=True)]
+    op.require([*op.output().shape] == wanted and min(min(pair) for pair in around) >= 0, "has other shapes")
     steps = strides(op.output().shape)
     start = sum(a * b for a, b in zip(ahead, steps, strict=True))
     call = _move(op, op.index(0), op.op.outputs[0], op.input(0).shape, to_stride=steps, to=start)
@@ -43,8 +47,10 @@ def concatenation(op: Bound) -> Step:
     for place, index in enumerate(op.op.inputs):
         _same_scale(op, op.input(place), op.output())
         part = op.input(place).shape
+        op.require(_beside(part, axis) == _beside(shape, axis), "has parts that do not fit")
         calls.append(_move(op, index, op.op.outputs[0], part, to_stride=steps, to=start))
         start += part[axis] * steps[axis]
+    op.require(start == shape[axis] * steps[axis], "has parts that do not fit")
     return _step(op, calls)
 
 
@@ -53,6 +59,8 @@ def transpose(op: Bound) -> Step:
     _same_scale(op, op.input(0), op.output())
     steps = strides(op.input(0).shape)
     order = [int(axis) for axis in op.constant(1).tolist()]
+    op.require(sorted(order) == list(range(len(steps))), "has no order of its dimensions")
+    op.require([*op.output().shape] == [op.input(0).shape[axis] for axis in order], "has other shapes")
     moved = [steps[axis] for axis in order]
     return _step(op, [_move(op, op.index(0), op.op.outputs[0], op.output().shape, from_stride=moved)])
 
@@ -61,7 +69,12 @@ def part(op: Bound) -> Step:
     """SLICE: a block of the input."""
     _same_scale(op, op.input(0), op.output())
     steps = strides(op.input(0).shape)
-    start = sum(int(a) * b for a, b in zip(op.constant(1).tolist(), steps, strict=True))
+    begin, size = [int(a) for a in op.constant(1).tolist()], op.output().shape
+    ends = zip(begin, size, op.input(0).shape, strict=True)
+    op.require(all(0 <= a <= whole - n for a, n, whole in ends), "reaches outside of its input")
+    told = zip(op.constant(2).tolist(), size, begin, op.input(0).shape, strict=True)
+    op.require(all(n == (whole - a if t == -1 else t) for t, n, a, whole in told), "has other shapes")
+    start = sum(a * b for a, b in zip(begin, steps, strict=True))
     call = _move(op, op.index(0), op.op.outputs[0], op.output().shape, from_stride=steps, start=start)
     return _step(op, [call])
 
@@ -74,9 +87,16 @@ def split(op: Bound) -> Step:
     for place, index in enumerate(op.op.outputs):
         piece = op.output(place)
         _same_scale(op, op.input(1), piece)
+        op.require(_beside(piece.shape, axis) == _beside(shape, axis), "has parts that do not fit")
         calls.append(_move(op, op.index(1), index, piece.shape, from_stride=steps, start=start))
         start += piece.shape[axis] * steps[axis]
+    op.require(start <= shape[axis] * steps[axis], "has parts that do not fit")
     return Step(kind=op.kind, calls=tuple(calls), inputs=(op.index(1),), outputs=op.op.outputs)
+
+
+def _beside(shape: Sequence[int], axis: int) -> list[int]:
+    """The sizes of all dimensions but one."""
+    return [*shape[:axis], *shape[axis + 1 :]] if len(shape) > axis else []
 
 
 def _step(op: Bound, calls: Sequence[Call]) -> Step:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from edgekit_converters.targets.c99.fixed import INT32_MAX, multiplier_of, softmax_exponents
-from edgekit_converters.targets.c99.ops.linear import SAME, before
+from edgekit_converters.targets.c99.ops.linear import SAME, after, before
 from edgekit_converters.targets.c99.steps import Bound, Call, Data, Step, count, padded, strides
 
 
@@ -17,6 +17,9 @@ def pool(op: Bound) -> Step:
     kernel = (op.option("filterHeight"), op.option("filterWidth"))
     step = (op.option("strideH", 1), op.option("strideW", 1))
     same = op.option("padding") == SAME
+    op.require(len(source) == len(target) == 4, "is taken with four dimensions only")
+    wanted = [after(source[1 + n], kernel[n], step[n], 1, same) for n in (0, 1)]
+    op.require([*target] == [source[0], *wanted, source[3]], f"gives {list(target)} for {list(source)}")
     low, high = op.limits()
     fields = {
         "batch": source[0],
@@ -47,6 +50,7 @@ def mean(op: Bound) -> Step:
     if len(shape) > 5:
         op.refuse("has more than five dimensions")
     (scale, zero), (out_scale, out_zero) = op.quantization(op.input(0)), op.quantization(op.output())
+    op.require(count(shape) == count(op.output().shape) * count([shape[a] for a in axes]), "has other shapes")
     number = count([shape[axis] for axis in axes])
     multiplier, shift = _divided(*multiplier_of(scale / out_scale), number)
     steps = strides(shape)
@@ -80,6 +84,7 @@ def softmax(op: Bound) -> Step:
     if op.quantization(op.output()) != (1 / 256, -128):
         op.refuse("has another output scale than 1/256 from -128")
     shape = op.input(0).shape
+    op.require(shape == op.output().shape and len(shape) > 0, "changes the shape")
     table = np.array(softmax_exponents(scale, float(op.option("beta", 1.0))), np.int32)
     fields = {
         "rows": count(shape[:-1]),

@@ -86,6 +86,7 @@ def _any_bytes(op: Bound, place: int | None) -> tuple[float, int]:
 
 def _table(op: Bound, values: Sequence[int], signed: bool = True) -> Step:
     """`values` for -128 to 127 (or 0 to 255), stored by the number's bits."""
+    op.require(count(op.input(0).shape) == count(op.output().shape), "changes the number of elements")
     bits = np.array([value & 255 for value in values], np.uint8).view(np.int8)
     table = np.concatenate([bits[128:], bits[:128]]) if signed else bits
     fields = {"count": count(op.output().shape), "table": Data(ctype="int8_t", values=table)}
@@ -95,6 +96,7 @@ def _table(op: Bound, values: Sequence[int], signed: bool = True) -> Step:
 
 
 def _real(op: Bound, function: str, scale: float, zero: int) -> Step:
+    op.require(count(op.input(0).shape) == count(op.output().shape), "changes the number of elements")
     fields = {"count": count(op.output().shape), "zero": zero, "scale": scale}
     ends = (op.index(0), op.op.outputs[0])
     call = Call(function=function, struct="ek_real_t", fields=fields, tensors=ends, source="ek_real.c")

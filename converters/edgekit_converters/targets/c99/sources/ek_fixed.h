@@ -1,6 +1,6 @@
 /* Fixed-point arithmetic of LiteRT's 8-bit specification, with the rounding of TFLite Micro's reference
  * kernels: a product is rounded to its high word, then a shift is rounded again ("double rounding").
- * No shift of a negative number, no overflow of a signed one: nothing is left to the compiler. */
+ * No negative number is shifted and no signed one overflows; numbers are two's complement. */
 #ifndef EK_FIXED_H
 #define EK_FIXED_H
 
