@@ -20,7 +20,7 @@ class EmulatedSession:
     """The QDQ graph."""
 
     def __init__(self, folder: Path, built: Built, *, threads: int) -> None:
-        soc, compiled = built.facts["soc"], built.facts["compiled"]
+        soc, compiled = built.facts.get("soc", "a TI SoC"), built.facts.get("compiled", False)
         self.backend = f"QDQ emulation of {soc}, {'compiled' if compiled else 'not compiled'}"
         self._session = OnnxSession(folder / EMULATION, threads=threads, optimized=False)
 
