@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -21,9 +20,12 @@ from edgekit_converters.quantize.pipeline import for_target
 from edgekit_converters.quantize.running import serialize
 from edgekit_converters.targets.tensorrt import TensorrtTarget, graph, script
 from edgekit_converters.targets.tensorrt.opset import lowered
+from edgekit_converters.targets.triton import TritonTarget
+from edgekit_converters.targets.triton.check import parsed
 from tests.converters.graphs import GraphBuilder
 from tests.converters.quant_models import samples
 from tests.converters.triton_jobs import job_of
+from tests.converters.trt_devices import Device
 
 TEN, EIGHT = "tensorrt-10.3", "tensorrt-8.2"
 FRESH = samples(16, seed=7)
@@ -166,54 +168,6 @@ def test_an_operator_newer_than_the_parser_is_named() -> None:
     assert caught.value.code == "opset_too_new"
 
 
-_SMI = 'case "$1" in *compute_cap*) echo "$FAKE_CC";; *) echo "$FAKE_DRIVER";; esac'
-_TRTEXEC = """
-if [ "$1" = --help ]; then echo "&&&& RUNNING TensorRT.trtexec [TensorRT v$FAKE_TRT] # --help"; exit; fi
-echo "$*" >>"$FAKE_LOG"
-if [ -n "${FAKE_FAIL:-}" ]; then echo "no kernel found" >&2; exit 1; fi
-for word; do case $word in --saveEngine=*) echo engine >"${word#*=}";; esac; done
-"""
-
-
-class Device:
-    """A machine with a fake trtexec and a fake nvidia-smi; `calls` says what trtexec was asked."""
-
-    def __init__(self, place: Path, folder: Path) -> None:
-        self._place, self.folder, self.cache = place, folder, place / "engines"
-        self.facts = {"trt": "100300", "cc": "8.7", "driver": "540.4.0"}
-        place.mkdir()
-        self._program("nvidia-smi", _SMI)
-        self._program("trtexec", _TRTEXEC)
-
-    def _program(self, name: str, text: str) -> None:
-        path = self._place / name
-        path.write_text(f"#!/bin/sh\n{text}\n")
-        path.chmod(0o755)
-
-    def build(
-        self, *arguments: str, check: bool = True, **environment: str
-    ) -> subprocess.CompletedProcess[str]:
-        """Run the script as this device."""
-        found = {
-            "PATH": f"{self._place}{os.pathsep}/usr/bin{os.pathsep}/bin",
-            "HOME": str(self._place),
-            "EDGEKIT_ENGINES": str(self.cache),
-            "FAKE_LOG": str(self._place / "log"),
-            "FAKE_TRT": self.facts["trt"],
-            "FAKE_CC": self.facts["cc"],
-            "FAKE_DRIVER": self.facts["driver"],
-            **environment,
-        }
-        command = ["bash", str(self.folder / script.SCRIPT), *arguments]
-        return subprocess.run(command, env=found, capture_output=True, text=True, check=check)
-
-    @property
-    def calls(self) -> list[str]:
-        """What trtexec was asked to build so far."""
-        log = self._place / "log"
-        return log.read_text().splitlines() if log.exists() else []
-
-
 @pytest.fixture
 def device(tmp_path: Path) -> Device:
     folder = tmp_path / "variant"
@@ -327,3 +281,21 @@ def residual_of_one(g: GraphBuilder) -> tuple[str, list[int]]:
     y = g.op("Conv", "x", g.weight(4, 3, 3, 3), g.weight(4))
     y = g.op("Reshape", y, g.constant(np.array([1, 4 * 36], np.int64)))
     return g.op("Gemm", y, g.weight(4 * 36, 3), g.weight(3)), [3]
+
+
+def test_plans_are_offered_to_triton_by_compute_capability(tmp_path: Path) -> None:
+    folder = tmp_path / "variant"
+    folder.mkdir()
+    job = job_of(tmp_path, precision="fp16", rules="triton-10.3", options={"accelerator": "tensorrt"})
+    TritonTarget().build(job, folder)
+    device = Device(tmp_path / "machine", folder)
+    place = folder / "plan_repository" / "little_net"
+    for capability in ("8.7", "8.6", "8.7"):
+        device.facts["cc"] = capability
+        device.build()
+    assert sorted(item.name for item in (place / "1").iterdir()) == ["model.cc8.6.plan", "model.cc8.7.plan"]
+    written = (place / "config.pbtxt").read_text()
+    assert written.count("cc_model_filenames") == 2
+    found = parsed([place / "config.pbtxt"])
+    if found is not None:  # the sidecar is installed
+        assert found[0]["cc_model_filenames"] == {"8.6": "model.cc8.6.plan", "8.7": "model.cc8.7.plan"}
