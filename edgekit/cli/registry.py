@@ -22,11 +22,13 @@ SHORT_HELP = {
     "slot": "Create slots and keep their ground-truth probes.",
     "rollout": "Bring a release out in rings behind gates; watch it, stop it, take it back.",
     "device": "Enrol, list, show and pin devices.",
+    "bench": "Measure a package's variants on enrolled devices.",
     "demo": "The whole line on this machine: train, convert, sign, roll out, stop a bad release.",
 }
 
 DISTRIBUTION = {
     "profiles": "edgekit-core",
     **dict.fromkeys(("init", "convert", "verify", "diff", "export", "tools"), "edgekit-converters"),
-    **dict.fromkeys(("key", "release", "fleet", "slot", "rollout", "device", "demo"), "edgekit-fleet"),
+    **dict.fromkeys(("key", "release", "fleet", "slot", "rollout", "device"), "edgekit-fleet"),
+    **dict.fromkeys(("bench", "demo"), "edgekit-fleet"),
 }

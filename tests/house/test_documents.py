@@ -40,9 +40,9 @@ def leaf_of(words: list[str]) -> tuple[click.Command, click.Context, list[str]]:
     command: click.Command = cli
     context = click.Context(cli, info_name="edgekit")
     while isinstance(command, click.Group) and words and not words[0].startswith("-"):
-        found = command.get_command(context, words[0])
+        name, found, rest = command.resolve_command(context, words)
         assert found is not None, f"there is no command {words[0]!r}"
-        command, context, words = found, click.Context(found, info_name=words[0], parent=context), words[1:]
+        command, context, words = found, click.Context(found, info_name=name, parent=context), rest
     return command, context, words
 
 

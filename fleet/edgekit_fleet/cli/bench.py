@@ -27,11 +27,11 @@ _RUN = "run"
 class _Bench(click.Group):
     """A group whose first word may be a package: ``bench PACKAGE`` is ``bench run PACKAGE``."""
 
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Puts the ``run`` in."""
-        if args and not args[0].startswith("-") and args[0] not in self.commands:
-            args = [_RUN, *args]
-        return super().parse_args(ctx, args)
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """What the first word is not a command of is for ``run``."""
+        return super().resolve_command(ctx, args if args[0] in self.commands else [_RUN, *args])
 
 
 @click.group(cls=_Bench, short_help="Measure a package's variants on enrolled devices.")
