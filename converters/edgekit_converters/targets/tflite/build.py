@@ -36,7 +36,7 @@ class Dialect:
 
     `rules` are used where the job names none; `supported` are ONNX op types of the lowering, `accepts` the
     runtime's say on single nodes; with `free_batch` the batch stays free where it can; with `flat_dense` no
-    dense layer needs its input made flat.
+    dense layer needs its input made flat; `least_memory`: the operators' order counts.
     """
 
     runtime: str = "litert"
@@ -46,6 +46,7 @@ class Dialect:
     accepts: Callable[[ir.Node], bool] | None = None
     free_batch: bool = True
     flat_dense: bool = False
+    least_memory: bool = False
 
 
 LITERT = Dialect()
@@ -104,6 +105,7 @@ def _lowered(job: Job, model: ir.Model, dialect: Dialect) -> Lowered:
     options = Options(
         weights=_WEIGHTS.get(job.precision, "float32"),
         flat_dense=dialect.flat_dense,
+        least_memory=dialect.least_memory,
         grammar=Restriction(rules) if rules.allow else None,
     )
 

@@ -17,7 +17,14 @@ from edgekit_converters.targets.tflm import arena, content, project, toolchain, 
 from edgekit_converters.targets.tflm.names import FILE, PACKAGE
 from edgekit_converters.values import Built, Job
 
-DIALECT = Dialect(runtime="tflm", name="TFLite Micro", rules="tflm-0", free_batch=False, flat_dense=True)
+DIALECT = Dialect(
+    runtime="tflm",
+    name="TFLite Micro",
+    rules="tflm-0",
+    free_batch=False,
+    flat_dense=True,
+    least_memory=True,
+)
 
 
 def build(job: Job, folder: Path) -> Built:

@@ -47,12 +47,13 @@ class Options:
     """How to lower. `weights`: ``float32``, ``float16`` (stored so, computed in float32), ``int8``
     (hybrid kernels) or ``int4``. `integer_io`: a quantized port keeps its integers at the boundary.
     `grammar`: the ops that a runtime with an allow-list takes, and in which forms. `flat_dense`: its dense
-    layers take any rank."""
+    layers take any rank. `least_memory`: operators stand in the order whose tensors take least at once."""
 
     weights: str = "float32"
     integer_io: bool = True
     grammar: Grammar | None = None
     flat_dense: bool = False
+    least_memory: bool = False
 
 
 @dataclass

@@ -14,6 +14,7 @@ import onnx_ir as ir
 from edgekit_converters.errors import Refusal
 from edgekit_converters.targets.tflite.lower import patterns
 from edgekit_converters.targets.tflite.lower.context import Context, Options
+from edgekit_converters.targets.tflite.lower.order import reorder
 from edgekit_converters.targets.tflite.lower.registry import rules
 from edgekit_converters.targets.tflite.lower.tensors import Quant, Shape, Spec, Tensor, known
 from edgekit_converters.targets.tflite.lower.tidy import tidy
@@ -83,6 +84,8 @@ def attempt(model: ir.Model, *, options: Options | None = None) -> Lowered | lis
     outputs = _outputs(ctx, model, inputs)
     kept = {tensor.index for _, tensor in (*inputs, *outputs)}
     place = tidy(ctx.graph, kept, flat_dense=ctx.options.flat_dense)
+    ends = {place[tensor.index] for _, tensor in outputs}
+    peaks = {"peak_bytes": reorder(ctx.graph, ends)} if ctx.options.least_memory else {}
     ports = Ports(
         tuple((port.name, place[tensor.index]) for port, tensor in inputs),
         tuple((port.name, place[tensor.index]) for port, tensor in outputs),
@@ -92,7 +95,7 @@ def attempt(model: ir.Model, *, options: Options | None = None) -> Lowered | lis
         pieces=lambda: serialise(ctx.graph, ports),
         inputs=tuple(port for port, _ in inputs),
         outputs=tuple(port for port, _ in outputs),
-        facts=_facts(ctx, inputs, outputs),
+        facts={**_facts(ctx, inputs, outputs), **peaks},
         min_runtime=ctx.graph.min_runtime(),
     )
 
