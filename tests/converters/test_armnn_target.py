@@ -14,8 +14,11 @@ import pytest
 from benchmarks.quantization_inputs import MODELS
 from edgekit import armnn
 from edgekit.armnn import ArmnnChild, ArmnnError
-from edgekit.package import Requirements, Tensor
+from edgekit.package import Requirements, Tensor, Variant, load_package
 from edgekit_converters import hub
+from edgekit_converters.engine.convert import convert
+from edgekit_converters.engine.pool import Pool
+from edgekit_converters.engine.request import Request
 from edgekit_converters.engine.tasks import execute
 from edgekit_converters.errors import Refusal
 from edgekit_converters.npz import load_arrays, save_arrays
@@ -205,3 +208,44 @@ def test_a_file_for_a_later_release_is_not_run_on_this_one(monkeypatch: pytest.M
     built = SimpleNamespace(requires=Requirements(runtime="armnn", min_runtime="23.08"))
     later: Any = built
     assert session.ArmnnSession.on(Path("model.tflite"), later, backend="CpuRef") is None
+
+
+def shipped(folder: Path, cache: Path, workers: Pool, **options: Any) -> Variant:
+    """The armnn variant of the residual network for the shipped profile."""
+    request = Request(
+        source=folder / "hub.onnx",
+        profiles=("armnn-linux",),
+        targets=("armnn",),
+        cache=cache,
+        out=folder / "pk",
+        **options,
+    )
+    convert(request, pool=workers)
+    (variant,) = load_package(folder / "pk").variants
+    return variant
+
+
+def test_the_profile_ships_a_variant_that_arm_nn_ran(tmp_path: Path, cache: Path, workers: Pool) -> None:
+    """From source to package: who ran it, on how many samples, what lies beside the model."""
+    release = require_armnn()
+    job(tmp_path)
+    save_arrays(tmp_path / "cal.npz", samples(32))
+    variant = shipped(tmp_path, cache, workers, calibration=tmp_path / "cal.npz")
+    assert variant.precision == "int8"
+    assert (variant.requires.runtime, variant.requires.min_runtime) == ("armnn", "20.08")
+    checked = variant.verification
+    assert (checked.method, checked.runtime, checked.runtime_version) == ("executed", "armnn", release)
+    assert (checked.backend, checked.n) == ("CpuRef", 32)
+    assert variant.probe is not None
+    assert {Path(item.path).name for item in variant.files} == {"model.tflite", CONFIGURATION}
+
+
+def test_without_arm_nn_the_variant_is_labelled_prepared(
+    tmp_path: Path, cache: Path, workers: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(armnn.VARIABLE, str(tmp_path / "nowhere"))
+    job(tmp_path, "fp32")
+    variant = shipped(tmp_path, cache, workers, precisions=("fp32",))
+    assert variant.verification.method == "prepared"
+    assert variant.verification.reasons == ("not_executed",)
+    assert variant.verification.runtime is None

@@ -51,15 +51,19 @@ def build(
             return made
         new = {_key(item.node) for item in made} - declined
         if not new:
-            raise _named(made[0])
+            raise _named(made[0], model, declined)
         declined |= new
 
 
-def _named(refused: Refused) -> Refusal:
-    """The reason, with the node where it does not say itself which one it is about."""
+def _named(refused: Refused, model: ir.Model, declined: set[_Key]) -> Refusal:
+    """The reason, with the node; where that is a part of what a decomposed one became, with those too."""
     reason, node = refused.reason, refused.node
     if reason.where is None and (node.name or "") not in reason.message:
         reason.where = f"{node.op_type} {node.name or node.outputs[0].name}"
+    own = {_key(item): item for item in model.graph}
+    whole = [f"{op} {own[op, out].name or out}" for op, out in sorted(declined) if (op, out) in own]
+    if _key(node) not in own and whole:
+        reason.message += f"; it is a part of what was made of {', '.join(whole[:3])}"
     return reason
 
 
