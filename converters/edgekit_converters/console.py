@@ -6,7 +6,7 @@ import json
 import shlex
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,13 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from edgekit.package import Variant, Verification
+from edgekit.package import Refusal, Variant, Verification
 from edgekit_converters.console_search import print_search
 from edgekit_converters.engine.cache import default_root
 from edgekit_converters.engine.pool import Limits
 from edgekit_converters.engine.request import Request, Result, Silent
 from edgekit_converters.report.rows import memory, model_bytes
+from edgekit_converters.report.words import in_short
 from edgekit_converters.report.write import decisive
 
 _COLOURS = {"pass": "green", "unverified": "yellow", "breach": "red"}
@@ -133,16 +134,24 @@ def _print(result: Result, out: Path) -> None:
     for variant in manifest.variants:
         table.add_row(*_row(variant, result.measurements["variants"].get(variant.id, {})))
     console.print(table)
+    if manifest.variants:
+        console.print(f"[dim]{in_short(manifest.variants)}[/]", soft_wrap=True)
     if result.report["search"]:
         print_search(console, result.report["search"])
     for note in result.report["notes"]:
         console.print(f"[yellow]{note}[/]")
-    for refusal in manifest.refused:
-        console.print(
-            f"[red]refused[/] {refusal.id}: {refusal.reason_code}: {refusal.detail}", soft_wrap=True
-        )
-        console.print(f"        {refusal.remedy}", soft_wrap=True)
+    _print_refused(console, manifest.refused)
     console.print(f"package {out}, report {out / 'report' / 'index.html'}", soft_wrap=True)
+
+
+def _print_refused(console: Console, refused: Sequence[Refusal]) -> None:
+    """Each reason once, with all the variants that it is for."""
+    groups: dict[tuple[str, str, str], list[str]] = {}
+    for item in refused:
+        groups.setdefault((item.reason_code, item.detail, item.remedy), []).append(item.id)
+    for (code, detail, remedy), names in groups.items():
+        console.print(f"[red]refused[/] {', '.join(names)}: {code}: {detail}", soft_wrap=True)
+        console.print(f"        {remedy}", soft_wrap=True)
 
 
 def _row(variant: Variant, figures: Mapping[str, Any]) -> list[str]:

@@ -216,6 +216,7 @@ def test_without_its_tools_a_variant_for_pages_is_prepared_and_says_so(
     assert (found.verification.method, found.verification.verdict) == ("prepared", "unverified")
     assert found.requires.runtime == "ort-web"
     assert found.probe is None
+    assert "edgekit tools install web" in found.verification.metrics["why"]
 
 
 def test_the_usual_runtime_of_onnx_files_is_unchanged() -> None:

@@ -20,7 +20,7 @@ from edgekit_converters.report.choice import choice
 from edgekit_converters.report.coverage import compiled, coverage, together
 from edgekit_converters.report.panels import layers
 from edgekit_converters.report.plot import Point, scatter
-from edgekit_converters.report.words import sentences
+from edgekit_converters.report.words import in_short, sentences
 from edgekit_converters.targets.onnx.web.browser import Browser
 from tests.conftest import require_service
 from tests.converters.graphs import save, small_cnn
@@ -171,6 +171,9 @@ def test_what_ran_and_what_did_not_is_said_in_words() -> None:
     assert "own runtime did not run" in found[1][1]
     assert "web-wasm-onnx-fp32: built and checked as a file, not run (no Chromium)" in found[2][1]
     assert "no variant has run on the device" in found[3][1]
+    assert in_short([variant(), variant(verification=prepared)]) == (
+        "1 executed, 1 prepared; none has run on the device it is for"
+    )
 
 
 def test_operators_are_counted_where_they_run_and_the_left_out_ones_have_reasons() -> None:

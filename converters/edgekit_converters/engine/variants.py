@@ -14,6 +14,7 @@ from edgekit_converters.engine.compress import FORMS, compressed
 from edgekit_converters.engine.plan import CALIBRATED, Wanted
 from edgekit_converters.engine.prepare import Context, Prepared, calibration_file
 from edgekit_converters.npz import load_arrays
+from edgekit_converters.sidecars.tools import remedy
 from edgekit_converters.targets import load_target, routes_of
 from edgekit_converters.targets.routes import Route
 from edgekit_converters.tools import tool_versions
@@ -98,7 +99,7 @@ def _check_route(
     if ran is None:
         verdict = Verdict(
             verdict="unverified",
-            why="prepared: nothing here can run it",
+            why=f"prepared: nothing here can run it{remedy(target)}",
             reasons=("not_executed",),
         )
         return Checked(

@@ -26,6 +26,15 @@ def sentences(variants: Sequence[Variant]) -> list[tuple[str, str]]:
     return found
 
 
+def in_short(variants: Sequence[Variant]) -> str:
+    """One line on how many were executed, emulated and prepared, and on whether any device took part."""
+    counts = ", ".join(f"{count} {method}" for method, count in counted(variants).items() if count)
+    if not any(item.verification.on_target for item in variants):
+        return f"{counts}; none has run on the device it is for"
+    there = _listed(_profiles([item for item in variants if item.verification.on_target]))
+    return f"{counts}; this machine is itself a {there}"
+
+
 def _groups(variants: Sequence[Variant]) -> Iterable[list[Variant]]:
     """Variants of one runtime, version and reason together."""
     groups: dict[tuple[str, ...], list[Variant]] = {}

@@ -61,6 +61,13 @@ def tools() -> tuple[Tool, ...]:
     return (*(_installed(item) for item in SIDECARS), *(probe.tool() for probe in _PROBES))
 
 
+def remedy(target: object) -> str:
+    """How the tools are got that a target names (`tools`) and that are absent here; empty for none."""
+    names = getattr(target, "tools", ())
+    absent = [item.get for item in tools() if item.name in names and item.place is None]
+    return f"; to run it: {', '.join(absent)}" if absent else ""
+
+
 def sidecar_called(name: str) -> Sidecar:
     """The sidecar `name`.
 
@@ -117,7 +124,7 @@ _PROBES = (
     _Probe(
         name="tidl",
         title="TI Deep Learning tools (edgeai-tidl-tools)",
-        get="unpack TI's tidl_tools and set TIDL_TOOLS_PATH to that folder",
+        get="unpack TI's tidl_tools, set TIDL_TOOLS_PATH to it and EDGEKIT_TIDL_PYTHON to TI's Python",
         look=_named_by("TIDL_TOOLS_PATH"),
     ),
     _Probe(

@@ -36,6 +36,7 @@ class ArmnnTarget:
     imports = ("edgekit_converters.targets.tflite.build", "edgekit_converters.quantize.pipeline")
     method = "executed"
     runtime = "armnn"
+    tools = ("armnn",)
     threads = (1,)
     """The reference backend has one."""
 

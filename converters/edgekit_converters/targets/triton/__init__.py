@@ -34,6 +34,7 @@ class TritonTarget:
     worker = "plain"
     method = "executed"
     runtime = "triton"
+    tools = ("triton",)
     wishes = ("samples", "contract")
     threads = (1,)
 

@@ -23,6 +23,7 @@ class OnnxWebTarget(OnnxTarget):
     """See the module."""
 
     runtime = RUNTIME
+    tools = ("web", "chromium")
 
     @property
     def kernel_sets(self) -> tuple[str, ...]:  # type: ignore[override]  # nothing can run without the tools
