@@ -17,7 +17,7 @@ from edgekit_converters.targets.c99.program import Program
 from edgekit_converters.targets.c99.steps import Call, Data, count
 
 _CTYPES = {"int8": "int8_t", "uint8": "uint8_t", "float32": "float"}
-_COMMON = ("ek_fixed.h", "ek_ops.h")
+_COMMON = ("ek_fixed.h", "ek_ops.h", "ek_window.h")
 _SERIAL = ("ek_identity.h", "ek_serial.h", "ek_serial.c", "ek_serial_model.c", "serial_main.c")
 _WIDTH = 110
 

@@ -47,7 +47,9 @@ static int32_t largest(const ek_pool_t *p, const int8_t *x, box_t box)
     return best;
 }
 
-static void pool(const ek_pool_t *p, const int8_t *x, int8_t *y, int32_t (*of)(const ek_pool_t *, const int8_t *, box_t))
+typedef int32_t (*of_t)(const ek_pool_t *, const int8_t *, box_t);
+
+static void pool(const ek_pool_t *p, const int8_t *x, int8_t *y, of_t of)
 {
     int32_t b, oy, ox, c;
     for (b = 0; b < p->batch; b++) {
