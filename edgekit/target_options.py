@@ -20,6 +20,9 @@ def _coreml(table: Table) -> None:
     table.text("deployment_target", DEPLOYMENTS[0], allowed=DEPLOYMENTS)
     table.flag("image_inputs", False)
     table.flag("class_labels", False)
+    batch = table.integers("batch", low=1)
+    if batch and (len(batch) != 2 or batch[0] > batch[1]):
+        raise table.fail("batch", "the least and the most samples of a call were expected, such as [1, 8]")
 
 
 def _tidl(table: Table) -> None:

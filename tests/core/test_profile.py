@@ -123,6 +123,8 @@ def test_a_wrong_key_or_value_is_named(tmp_path: Path, old: str, new: str, key: 
 OPTIONS = [
     ("coreml", 'deployment_target = "iOS14"', "deployment_target", "iOS15, iOS16"),
     ("coreml", "image_inputs = 1", "image_inputs", "true or false"),
+    ("coreml", "batch = [8, 1]", "batch", "[1, 8]"),
+    ("coreml", "batch = [0, 1]", "batch", "at least 1"),
     ("tidl", 'soc = "am62"', "soc", "am5729, am5749, am62a"),
     ("tidl", "", "soc", "is required"),
     ("tflm", 'vela = { config = "Arm/vela.ini" }', "vela.accelerator_config", "is required"),
