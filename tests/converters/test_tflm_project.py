@@ -26,7 +26,6 @@ FOUND = Content(
     operators=("CONV_2D", "SOFTMAX"),
     inputs={"x": 0},
     outputs={"y": 0},
-    types=(),
     stateful=False,
     hybrid=None,
     half=False,

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from edgekit.ports import Arrays
 from edgekit_converters.targets.routes import Route
-from edgekit_converters.targets.tflm.names import FILE, PACKAGE, ROOT
+from edgekit_converters.targets.tflm.names import PACKAGE, ROOT
 from edgekit_converters.targets.tflm.session import TflmSession
 from edgekit_converters.values import Built, Job
 
@@ -78,4 +78,4 @@ class TflmTarget:
         return {**found, "vela": VELA.version if VELA.python() is not None else ""}
 
 
-__all__ = ["FILE", "TflmTarget"]
+__all__ = ["TflmTarget"]

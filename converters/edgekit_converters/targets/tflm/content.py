@@ -23,14 +23,17 @@ _WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV"
 
 @dataclass(frozen=True, kw_only=True)
 class Content:
-    """`operators` in the order of their first use; `inputs` and `outputs` positions by tensor name; `hybrid`
-    the first operator with float activations and integer weights; `half` whether constants are float16;
-    `batch` the samples that the inputs take at once."""
+    """What matters to TFLM.
+
+    `operators`: all of them, in the order of their first use; `inputs` and `outputs`: positions by tensor
+    name; `stateful`: whether tensors last from one inference to the next; `hybrid`: the first operator with
+    float activations and integer weights; `half`: whether constants are float16; `batch`: the samples that
+    the inputs take at once.
+    """
 
     operators: tuple[str, ...]
     inputs: Mapping[str, int]
     outputs: Mapping[str, int]
-    types: tuple[int, ...]
     stateful: bool
     hybrid: str | None
     half: bool
@@ -38,16 +41,15 @@ class Content:
 
 
 def read(data: bytes) -> Content:
-    """Read a file's first subgraph."""
+    """Read a file; other subgraphs than the first count for their operators only."""
     model = schema.ModelT.InitFromPackedBuf(data)
     graph = model.subgraphs[0]
     constant = {index for index, item in enumerate(graph.tensors) if _filled(model, item)}
     named = [(_name(model, op), op) for op in graph.operators]
     return Content(
-        operators=tuple(dict.fromkeys(name for name, _ in named)),
+        operators=tuple(dict.fromkeys(_name(model, op) for part in model.subgraphs for op in part.operators)),
         inputs={_text(graph.tensors[index].name): place for place, index in enumerate(graph.inputs)},
         outputs={_text(graph.tensors[index].name): place for place, index in enumerate(graph.outputs)},
-        types=tuple(graph.tensors[index].type for index in (*graph.inputs, *graph.outputs)),
         stateful=any(item.isVariable for item in graph.tensors),
         hybrid=next((name for name, op in named if _hybrid(graph, op, name, constant)), None),
         half=any(graph.tensors[index].type == _HALF for index in constant),
