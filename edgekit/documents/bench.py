@@ -252,20 +252,3 @@ class Measurements(Document):
     @classmethod
     def _members(cls, source: Fields) -> dict[str, Any]:
         return {"measurements": source.objects("measurements", Measurement.read)}
-
-
-__all__ = [
-    "MAX_RESULT",
-    "MAX_RUNS",
-    "MAX_SECONDS",
-    "MAX_THREADS",
-    "MAX_VALID",
-    "STATES",
-    "VERB",
-    "BenchFigures",
-    "BenchOrder",
-    "BenchResult",
-    "BenchResults",
-    "Measurement",
-    "Measurements",
-]
