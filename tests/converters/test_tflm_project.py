@@ -225,6 +225,17 @@ def test_cycles_are_called_estimates_and_a_missing_column_is_an_error() -> None:
 def test_operators_on_either_side_are_counted() -> None:
     said = "\nCPU operators = 2 (10.0%)\nNPU operators = 18 (90.0%)\n"
     assert vela.operators(said) == {"npu_ops": 18, "cpu_ops": 2}
+    with pytest.raises(ToolFailed, match="does not say how many"):
+        vela.operators("all is well\n")
+
+
+def test_what_became_of_the_npus_file_is_said_in_a_sentence() -> None:
+    made = {"status": "prepared", "npu_ops": 18, "cpu_ops": 2, "estimated_ms": 0.4}
+    assert vela.note(made).startswith(
+        "18 of 20 operators on the Ethos-U, 0.4 ms by Vela's estimate; prepared"
+    )
+    absent = {"status": "absent", "why": "Vela is not installed", "remedy": "edgekit tools install vela"}
+    assert vela.note(absent) == "no file for the Ethos-U: Vela is not installed (edgekit tools install vela)"
 
 
 def test_vela_makes_an_npu_file_of_ours(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from edgekit_converters.report.panels import panels, worst_layers
 from edgekit_converters.report.plot import scatter
 from edgekit_converters.report.rows import decisive, duration, latency, points, row, size
 from edgekit_converters.report.words import counted, sentences
+from edgekit_converters.targets import OTHER_KERNELS
 
 
 def write_report(
@@ -38,10 +39,6 @@ def write_report(
     return report
 
 
-_OTHER_KERNELS = ("tflm", "c99")
-"""Targets whose kernels on this machine are not those of the board: their times here say nothing of it."""
-
-
 def slower_than_float(manifest: Manifest, measurements: Mapping[str, Any]) -> list[str]:
     """Warnings where a variant is slower here than the same target's fp32."""
     floats = {
@@ -52,7 +49,7 @@ def slower_than_float(manifest: Manifest, measurements: Mapping[str, Any]) -> li
     found = []
     for item in manifest.variants:
         base, own = floats.get((item.profile, item.target)), latency(measurements, item)
-        if item.target in _OTHER_KERNELS:
+        if item.target in OTHER_KERNELS:
             continue
         if item.precision != "fp32" and base and own and own > 1.1 * base:
             found.append(f"{item.id} is slower than fp32 on this machine: {own:.0f} µs against {base:.0f} µs")

@@ -44,6 +44,7 @@ def build(job: Job, folder: Path) -> Built:
     }
     if "vela" in job.options:
         facts["vela"] = vela.made(path, folder, job.options["vela"])
+        facts["notes"] = [*found.facts.get("notes", ()), vela.note(facts["vela"])]
     return replace(
         found,
         requires=Requirements(

@@ -49,6 +49,15 @@ def made(path: Path, folder: Path, options: Mapping[str, Any]) -> dict[str, Any]
         return {"status": "failed", "why": error.message, "remedy": "the plain int8 file runs on the CPU"}
 
 
+def note(found: Mapping[str, Any]) -> str:
+    """One sentence on what became of the NPU's file."""
+    if found["status"] != "prepared":
+        remedy = f" ({found['remedy']})" if "remedy" in found else ""
+        return f"no file for the Ethos-U: {found['why']}{remedy}"
+    share = f"{found['npu_ops']} of {found['npu_ops'] + found['cpu_ops']} operators on the Ethos-U"
+    return f"{share}, {found['estimated_ms']} ms by Vela's estimate; prepared, nothing here can run it"
+
+
 def _compiled(command: list[str], path: Path, out: Path, settings: Mapping[str, str]) -> dict[str, Any]:
     arguments = [f"--{key.replace('_', '-')}={value}" for key, value in settings.items()]
     with tempfile.TemporaryDirectory() as work:
@@ -116,7 +125,13 @@ def summary(text: str) -> dict[str, Any]:
         raise ToolFailed(f"Vela's summary is not as expected: {error}") from error
 
 
-def operators(said: str) -> dict[str, Any]:
-    """How many of Vela's own operators (it splits and joins ours) run where."""
+def operators(said: str) -> dict[str, int]:
+    """How many of Vela's own operators (it splits and joins ours) run where.
+
+    Raises:
+        ToolFailed: it does not say so.
+    """
     counts = {place: int(count) for place, count in _OPERATORS.findall(said)}
-    return {"npu_ops": counts.get("NPU"), "cpu_ops": counts.get("CPU")}
+    if set(counts) != {"CPU", "NPU"}:
+        raise ToolFailed("Vela does not say how many operators run where")
+    return {"npu_ops": counts["NPU"], "cpu_ops": counts["CPU"]}
