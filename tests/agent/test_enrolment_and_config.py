@@ -107,6 +107,7 @@ def test_the_written_configuration_reads_back(tmp_path: Path, service: FakeServi
         ("[telemetry]\nseconds = 0", "above 0"),
         ("[device.labels]\nfloor = 3", "texts were expected"),
         ("[[stream]]\nkind = 'serial'\nslot = 'x'", "needs its port"),
+        ("[[stream]]\nkind = 'serial'\nslot = 'x'\nport = 'p'\nformat = 'morse'", "frames"),
         ("[[stream]]\nkind = 'mqtt'", "slot"),
         ("[[batch]]\nslot = 'x'\ninput = 'a'\noutput = 'b'\nformat = 'xml'", "format"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import struct
 import subprocess
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 
 from edgekit.errors import OperationTimeout, RefusedError, UnavailableError
+from edgekit_agent.cli import main
 from edgekit_agent.errors import RequestError
 from edgekit_agent.serving.frames import ANSWER, Broken, Fault, Frame, FrameReader, Kind, cobs, encode
 from edgekit_agent.serving.serial_client import SerialModel, open_serial
@@ -101,6 +103,27 @@ def test_a_tensor_goes_over_a_real_pty_and_the_answer_comes_back(binary: Path) -
     finally:
         port.close()
         assert process.wait(5) == 0, "the end of the line ends the program"
+
+
+def test_the_command_line_describes_the_device_and_computes_samples(
+    binary: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ours, theirs = os.openpty()
+    name = os.ttyname(theirs)
+    process = subprocess.Popen([binary], stdin=ours, stdout=ours)
+    os.close(ours)
+    try:
+        assert main(["serial", name, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["model"] == "line@1.2.3"
+        rows = np.concatenate([sample(1), sample(2)])
+        np.savez(tmp_path / "in.npz", t0=rows)
+        assert main(["serial", name, "--input", f"{tmp_path}/in.npz", "--out", f"{tmp_path}/out.npz"]) == 0
+        with np.load(tmp_path / "out.npz") as found:
+            np.testing.assert_array_equal(found["t2"], np.stack([truth(row) for row in rows]) * 16)
+        assert main(["serial", str(tmp_path / "nothing"), "--json"]) == 1
+    finally:
+        os.close(theirs)
+        process.wait(5)
 
 
 def test_noise_between_frames_costs_nothing_but_an_error(line: Pipe) -> None:

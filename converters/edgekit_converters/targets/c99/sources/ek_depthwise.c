@@ -38,13 +38,5 @@ static int8_t *place(const ek_conv_t *p, const int8_t *x, int8_t *y, int32_t oy,
 
 void ek_depthwise(const ek_conv_t *p, const int8_t *x, int8_t *y)
 {
-    int32_t b, oy, ox;
-    for (b = 0; b < p->batch; b++) {
-        for (oy = 0; oy < p->out_h; oy++) {
-            for (ox = 0; ox < p->out_w; ox++) {
-                y = place(p, x, y, oy, ox);
-            }
-        }
-        x += (size_t)p->in_h * (size_t)(p->in_w * p->in_c);
-    }
+    ek_each_place(p, x, y, place);
 }

@@ -33,4 +33,20 @@ static inline ek_window_t ek_window(const ek_conv_t *p, int32_t oy, int32_t ox)
     return w;
 }
 
+/* Computes all channels of one place; gives where the next place's go. */
+typedef int8_t *(*ek_place_t)(const ek_conv_t *p, const int8_t *x, int8_t *y, int32_t oy, int32_t ox);
+
+static inline void ek_each_place(const ek_conv_t *p, const int8_t *x, int8_t *y, ek_place_t place)
+{
+    int32_t b, oy, ox;
+    for (b = 0; b < p->batch; b++) {
+        for (oy = 0; oy < p->out_h; oy++) {
+            for (ox = 0; ox < p->out_w; ox++) {
+                y = place(p, x, y, oy, ox);
+            }
+        }
+        x += (size_t)p->in_h * (size_t)(p->in_w * p->in_c);
+    }
+}
+
 #endif
