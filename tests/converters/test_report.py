@@ -19,7 +19,7 @@ from edgekit_converters.engine.request import Request
 from edgekit_converters.report.choice import choice
 from edgekit_converters.report.coverage import compiled, coverage, together
 from edgekit_converters.report.panels import layers
-from edgekit_converters.report.plot import Point, scatter
+from edgekit_converters.report.plot import Point, kinds_of, scatter
 from edgekit_converters.report.words import in_short, sentences
 from edgekit_converters.targets.onnx.web.browser import Browser
 from tests.conftest import require_service
@@ -114,6 +114,14 @@ def test_labels_of_a_plot_hide_neither_each_other_nor_a_dot() -> None:
     assert 0 < len(marks) < len(points)  # what has no room is left to its dot's title
     assert len({(x, y) for _, x, y, _ in marks}) == len(marks)
     assert svg.count("<title>") == len(points)
+
+
+def test_an_axis_has_numbers_also_where_everything_lies_close_together() -> None:
+    points = [Point(label=str(x), precision="w8", x=x, quality=0.9) for x in (230.0, 260.0)]
+    ticks = re.findall(r'class="tick middle"[^>]*>([^<]+)<', scatter(points, "top1", "latency"))
+    assert 3 <= len(ticks) <= 6
+    assert all(150 < float(tick) < 400 for tick in ticks)
+    assert kinds_of(points) == ["other"]
 
 
 def test_the_front_joins_only_what_nothing_beats() -> None:

@@ -26,6 +26,12 @@ class Point:
     note: str = ""
 
 
+def kinds_of(points: Sequence[Point]) -> list[str]:
+    """The colours in use, as the page's style calls them."""
+    found = {item.precision if item.precision in COLOURED else "other" for item in points}
+    return [kind for kind in (*COLOURED, "other") if kind in found]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Box:
     """A rectangle that text or a dot takes."""
@@ -113,13 +119,15 @@ def _round(low: float, high: float) -> list[float]:
 
 
 def _round_logarithms(low: float, high: float) -> list[float]:
-    """Values 1, 2, 5 times a power of ten between the limits, at most six of them."""
+    """Values 1, 2, 5 times a power of ten between the limits, at most six; round ones where these are few."""
     found = [
         times * 10.0**power
         for power in range(math.floor(low), math.ceil(high) + 1)
         for times in (1, 2, 5)
         if low <= math.log10(times * 10.0**power) <= high
     ]
+    if len(found) < 3:
+        found = _round(10.0**low, 10.0**high)
     return found[:: -(-len(found) // 6)] if found else []
 
 

@@ -14,10 +14,10 @@ from edgekit_converters.report.choice import choice
 from edgekit_converters.report.coverage import compiled, coverage, together
 from edgekit_converters.report.doubts import warned
 from edgekit_converters.report.panels import panels, worst_layers
-from edgekit_converters.report.plot import scatter
+from edgekit_converters.report.plot import kinds_of, scatter
 from edgekit_converters.report.rows import decisive, duration, latency, points, row, size
 from edgekit_converters.report.words import counted, sentences
-from edgekit_converters.targets import OTHER_KERNELS
+from edgekit_converters.values import OTHER_KERNELS
 
 
 def write_report(
@@ -75,6 +75,7 @@ def _page(manifest: Manifest, report: Mapping[str, Any]) -> str:
         smallest=size(min((v.size for v in manifest.variants), default=0)),
         fastest=duration(min(measured)) if measured else "–",
         plots=[_safe(item) for item in plots if item],
+        kinds=kinds_of(sizes),
         hardware=_hardware(manifest, report),
         evidence=_evidence(manifest, report),
         choice=_chosen(report.get("search")),
