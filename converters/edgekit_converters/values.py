@@ -13,6 +13,8 @@ from edgekit.package import Quantization, Requirements, Tensor
 
 EXACT = 1e-4
 """What two float computations of the same thing may differ by, as a share of the output's range."""
+OTHER_KERNELS = ("tflm", "c99")
+"""Targets whose kernels on this machine are not those of the board: their times here say nothing of it."""
 _WORKERS = {"keras": "tensorflow", "savedmodel": "tensorflow", "torch": "torch", "torchscript": "torch"}
 
 

@@ -21,7 +21,8 @@ from edgekit_converters.engine.figures import measured, size
 from edgekit_converters.engine.plan import CALIBRATED, Plan, Wanted
 from edgekit_converters.engine.prepare import Context, Prepared
 from edgekit_converters.engine.variants import Checked, check_variant
-from edgekit_converters.targets import OTHER_KERNELS, load_target
+from edgekit_converters.targets import load_target
+from edgekit_converters.values import OTHER_KERNELS
 
 STEPS = (6.0, 12.0, 20.0)
 """By how many dB the goal lies above what the plain variant reached."""

@@ -26,8 +26,6 @@ from edgekit_converters.targets.routes import Route
 from edgekit_converters.values import Built, Job
 
 GROUP = "edgekit.targets"
-OTHER_KERNELS = ("tflm", "c99")
-"""Targets whose kernels on this machine are not those of the board: their times here say nothing of it."""
 
 
 class Session(Protocol):
