@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
+from edgekit.contract import Serving
 from edgekit.errors import UsageError
 from edgekit.profile import load_profile
 from edgekit_converters.budget.candidate import HOST, TARGET, Candidate, Figure, Kept, document, keeps
 from edgekit_converters.budget.front import choose, pareto, unknown_metrics
 from edgekit_converters.budget.order import not_worth_trying, rounds, rung_above
-from edgekit_converters.budget.terms import Budget, read_budget
+from edgekit_converters.budget.terms import Budget, read_budget, with_standing
 from edgekit_converters.budget.weights import least_bytes, least_weights, too_large
 
 
@@ -81,6 +82,15 @@ def test_a_bound_that_means_nothing_is_refused_in_words(text: str, what: str) ->
         read_budget(text)
     assert caught.value.remedy
     assert caught.value.where == "--budget"
+
+
+def test_what_contract_and_board_bound_stands_unless_the_budget_names_it() -> None:
+    promised, board = Serving(latency_budget_ms=20.0), load_profile("web-wasm").budgets
+    found = with_standing(read_budget("top1>=0.9"), promised, board)
+    assert found.text.startswith("top1>=0.9,latency<=20 ms,memory<=")
+    assert ",size<=20.97 MB" in found.text
+    named = with_standing(read_budget("latency<1s,size<1MB,memory<1GB"), promised, board)
+    assert named.text == "latency<1 s,size<1 MB,memory<1 GB"
 
 
 def test_a_misspelt_metric_is_met_with_the_right_one() -> None:

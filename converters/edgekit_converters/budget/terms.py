@@ -16,9 +16,11 @@ metric of a task) is bounded from below, but for an error such as rmse, which is
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from edgekit.contract import Serving
 from edgekit.errors import UsageError
+from edgekit.profile import Budgets
 from edgekit.tomlfile import did_you_mean
 
 OBJECTIVES = ("fastest", "smallest", "best")
@@ -110,6 +112,21 @@ def shown(metric: str, value: float) -> str:
     return f"{value / size:.4g} {unit}"
 
 
+def with_standing(budget: Budget, promised: Serving, board: Budgets) -> Budget:
+    """The budget with the bounds of the contract, else of the board's profile, that it does not name."""
+    standing = (
+        ("latency", "ms", promised.latency_budget_ms or board.latency_ms),
+        ("memory", "MiB", promised.memory_budget_mb or board.memory_mb),
+        ("size", "MiB", board.size_mb),
+    )
+    added = tuple(
+        Term(metric=metric, op="<=", limit=value * COSTS[metric][unit])
+        for metric, unit, value in standing
+        if value is not None and not budget.bounds(metric)
+    )
+    return replace(budget, terms=(*budget.terms, *added))
+
+
 def read_budget(text: str) -> Budget:
     """Read what stands after ``--budget``.
 
@@ -181,4 +198,15 @@ def _wrong(message: str, remedy: str) -> UsageError:
     return UsageError(message, where="--budget", remedy=remedy, code="bad_budget")
 
 
-__all__ = ["ACCURACY", "COSTS", "ERRORS", "OBJECTIVES", "SNR", "Budget", "Term", "read_budget", "shown"]
+__all__ = [
+    "ACCURACY",
+    "COSTS",
+    "ERRORS",
+    "OBJECTIVES",
+    "SNR",
+    "Budget",
+    "Term",
+    "read_budget",
+    "shown",
+    "with_standing",
+]

@@ -20,7 +20,7 @@ from edgekit.package import Refusal
 from edgekit_converters.budget.candidate import BUILT, HOST, TARGET, Candidate, Figure, document
 from edgekit_converters.budget.front import Choice, choose, pareto, unknown_metrics
 from edgekit_converters.budget.order import not_worth_trying, rounds, rung_above
-from edgekit_converters.budget.terms import SNR, Budget
+from edgekit_converters.budget.terms import SNR, Budget, with_standing
 from edgekit_converters.engine.figures import measured, size
 from edgekit_converters.engine.plan import Plan, Wanted
 from edgekit_converters.engine.prepare import Context, Prepared
@@ -79,6 +79,13 @@ class Search:
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     candidates: dict[str, Candidate] = field(default_factory=dict)
     _digests: dict[Path, str] = field(default_factory=dict)
+    _budgets: dict[str, Budget] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        promised = self.prepared.resolved.contract.serving
+        for item in self.plan.wanted:
+            board = item.profile
+            self._budgets[board.name] = with_standing(self.budget, promised, board.budgets)
 
     def run(self) -> Found:
         """Try, choose, explain."""
@@ -90,7 +97,7 @@ class Search:
                 self.candidates[item.id] = self._candidate(item, built[item.id])
         found = list(self._in_order())
         profiles = list(dict.fromkeys(item.profile.name for item in self.plan.wanted))
-        choices = [choose(name, found, self.budget) for name in profiles]
+        choices = [choose(name, found, self._budgets[name]) for name in profiles]
         self._check_known(found)
         return self._found(found, choices)
 
@@ -110,7 +117,8 @@ class Search:
         }
         above = rung_above(item.precision, own)
         weights = int((self.prepared.hub.facts or {}).get("weights", 0))
-        why = not_worth_trying(item.precision, own[above] if above else None, self.budget, weights)
+        budget = self._budgets[item.profile.name]
+        why = not_worth_trying(item.precision, own[above] if above else None, budget, weights)
         if why is not None:
             self.candidates[item.id] = replace(self._blank(item), refusal=why)
         return why is None
@@ -221,7 +229,11 @@ class Search:
         facts = {
             "budget": self.budget.text,
             "candidates": [
-                {**document(item, self.budget), "front": item.id in front, "picked": item.id in picked}
+                {
+                    **document(item, self._budgets[item.profile]),
+                    "front": item.id in front,
+                    "picked": item.id in picked,
+                }
                 for item in found
             ],
             "not_possible": [
