@@ -7,8 +7,11 @@ import numpy as np
 from edgekit_converters import hub
 from edgekit_converters.targets.tflite.lower import Options, build
 from edgekit_converters.targets.tflm import arena
+from tests.conftest import require_package
 from tests.converters.tflite_ops import floats, parsed
 from tests.converters.tflm_files import in_tflm
+
+require_package("tflite_micro", "tflm")
 
 SIDE_BY_SIDE = """g (float[1, 1, 64] x) => (float[1, 1, 64] y)
 <int64[3] many = {1, 64, 64}, int64[1] axes = {1}> {

@@ -13,7 +13,10 @@ from edgekit.package import Manifest, Requirements, load_package, parse_manifest
 from edgekit.profile import Budgets, load_profile, profiles_folder
 from edgekit_converters.engine.fits import over_budget
 from edgekit_converters.engine.plan import Wanted
+from tests.conftest import require_package
 from tests.converters.conftest import edgekit, profile_options
+
+require_package("tflite_micro", "tflm")
 
 M4 = load_profile("cortex-m4")
 

@@ -23,6 +23,8 @@ from tests.converters import tflm_files as tflm
 from tests.converters.graphs import GraphBuilder
 from tests.converters.quant_models import canonical, residual, samples
 
+require_package("tflite_micro", "tflm")
+
 ARENAS = {"ad01": 3_984, "kws": 24_272, "resnet": 55_984, "vww": 103_680}
 """Bytes that TFLM uses for MLPerf Tiny's reference int8 files."""
 TARGET = TflmTarget()

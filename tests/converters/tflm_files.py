@@ -14,7 +14,6 @@ import onnx
 import onnx_ir as ir
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
-from tflite_micro import runtime
 
 from benchmarks.quantization_inputs import MODELS
 from edgekit.package import Tensor
@@ -122,6 +121,8 @@ def in_litert(data: bytes, feeds: list[Any], kernels: OpResolverType) -> Any:
 
 def in_tflm(data: bytes, feeds: list[Any]) -> Any:
     """The first output."""
+    from tflite_micro import runtime
+
     interpreter = runtime.Interpreter.from_bytes(data, arena_size=4 << 20)
     for index, feed in enumerate(feeds):
         interpreter.set_input(feed, index)
