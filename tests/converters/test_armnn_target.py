@@ -24,7 +24,7 @@ from edgekit_converters.errors import Refusal
 from edgekit_converters.npz import load_arrays, save_arrays
 from edgekit_converters.source import recognise
 from edgekit_converters.targets import load_target
-from edgekit_converters.targets.armnn import ArmnnTarget, session
+from edgekit_converters.targets.armnn import ArmnnTarget, cost, session
 from edgekit_converters.targets.armnn.delegate import CONFIGURATION
 from edgekit_converters.targets.tflite.lower import build as plain
 from edgekit_converters.values import Built, Job
@@ -98,7 +98,7 @@ def test_a_variant_runs_as_litert_runs_it(precision: str, tmp_path: Path) -> Non
     assert opened.backend == "CpuRef"
     (output,) = built.outputs
     assert found[output.name].shape == (20, 10)
-    difference = opened.ran["facts"]["litert_difference"]
+    difference = opened.ran["metrics"]["litert_difference"]
     assert difference["n"] == 20
     if precision == "int8":
         assert difference[output.name]["max_steps"] <= 1
@@ -118,20 +118,28 @@ def test_a_slow_runtime_runs_fewer_samples_and_says_which(
 ) -> None:
     require_armnn()
     built = ArmnnTarget().build(job(tmp_path, "fp32"), tmp_path)
+    monkeypatch.setattr(cost, "WORK", 5 * cost.work(tmp_path / built.main))
     save_arrays(tmp_path / "data.npz", {"x": samples(100)["x"]})
-    monkeypatch.setattr(ArmnnTarget, "open", _without_time)
     told = execute(
         "armnn", str(tmp_path), built.to_dict(), str(tmp_path / "data.npz"), str(tmp_path / "o.npz")
     )
     assert told is not None
-    assert 1 <= len(told["samples"]) < 100
-    assert told["samples"][0] == 0
+    assert told["samples"] == [0, 25, 50, 74, 99]
     found = load_arrays(tmp_path / "o.npz")
-    assert all(len(value) == len(told["samples"]) for value in found.values())
+    assert all(len(value) == 5 for value in found.values())
+    assert told["metrics"]["litert_difference"]["n"] == 5
 
 
-def _without_time(self: ArmnnTarget, folder: Path, artifact: Built, **_: Any) -> Any:
-    return session.ArmnnSession(folder / artifact.main, artifact, backend="CpuRef", budget=0.0)
+def test_work_is_counted_and_a_huge_network_gets_two_samples(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = ArmnnTarget().build(job(tmp_path, "fp32"), tmp_path)
+    path = tmp_path / built.main
+    weighted = 64 * 8 * 27 + 64 * 8 * 72 + 64 * 8 * 8 + 80
+    assert weighted < cost.work(path) < 3 * weighted
+    assert cost.affordable(path, 7) == 7
+    monkeypatch.setattr(cost, "WORK", 1)
+    assert cost.affordable(path, 7) == cost.LEAST
 
 
 def test_a_file_that_ends_the_process_is_a_refusal_with_the_stage(

@@ -129,7 +129,7 @@ def _verification(prepared: Prepared, wanted: Wanted, checked: Checked) -> Verif
         machine=platform.machine(),
         on_target=ran["method"] == "executed" and wanted.profile.name in _host_profiles(),
         n=len(ran["samples"]) if "samples" in ran else prepared.samples.n,
-        metrics={**verdict.metrics, "why": verdict.why},
+        metrics={**verdict.metrics, **ran.get("metrics", {}), "why": verdict.why},
         reasons=(*verdict.reasons, *(("fewer_samples",) if "samples" in ran else ())),
     )
 

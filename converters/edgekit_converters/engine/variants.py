@@ -114,7 +114,6 @@ def _check_route(
             errors={},
         )
     executed, arrays = ran
-    built = replace(built, facts={**built.facts, **executed.get("facts", {})})
     context.progress.step(name, "judging")
     return _judged(
         prepared,

@@ -1,8 +1,8 @@
-"""Running a file in Arm NN: as many samples as the time allows, and the same ones in LiteRT beside it.
+"""Running a file in Arm NN: as many samples as its work allows, and the same ones in LiteRT beside it.
 
-The reference backend is slow (a tenth of a second for ResNet-8, seconds for MobileNet), so the first sample
-is timed and the rest chosen evenly over the data by what `BUDGET_S` affords. `ran` says which samples those
-were; the engine judges on them and on no others.
+The reference backend is slow (a tenth of a second for ResNet-8, twenty for MobileNet), so `cost` says how many
+samples are run; they are spread evenly over the data. `ran` says which they were; the engine judges on
+them and on no others.
 """
 
 from __future__ import annotations
@@ -19,12 +19,10 @@ from edgekit.armnn import ArmnnChild, ArmnnError
 from edgekit.package import Tensor
 from edgekit.versions import version_key
 from edgekit_converters.errors import Refusal
+from edgekit_converters.targets.armnn.cost import affordable
 from edgekit_converters.targets.tflite.runner import LiteRtSession, dequantize, quantize
 from edgekit_converters.values import Built
 
-BUDGET_S = 5.0
-"""Seconds of computing that a variant's check takes, about."""
-_FEW, _PATIENCE_S = 8, 30.0
 _INFERENCE_S = 120.0
 _MEASURE_S, _TIMES, _LEAST, _SLOW_US = 0.5, 200, 3, 2e6
 
@@ -34,8 +32,8 @@ Arrays = Mapping[str, Any]
 class ArmnnSession:
     """Implements `targets.Session` over one child process. `backend`: the one wanted, then what computes."""
 
-    def __init__(self, path: Path, artifact: Built, *, backend: str, budget: float = BUDGET_S) -> None:
-        self._path, self._artifact, self._budget = path, artifact, budget
+    def __init__(self, path: Path, artifact: Built, *, backend: str) -> None:
+        self._path, self._artifact = path, artifact
         self._wanted = (backend,)
         self._child = self._start()
         self.backend = self._child.backend
@@ -56,19 +54,20 @@ class ArmnnSession:
         return cls(path, artifact, backend=backend)
 
     def run(self, inputs: Arrays) -> dict[str, Any]:
-        """All outputs for as many samples as there is time for, which `ran` then names.
+        """All outputs for as many samples as the network's work allows, which `ran` then names.
 
         Raises:
             Refusal: Arm NN failed or crashed.
         """
         n = len(inputs[self._inputs[0][0].name])
-        started = time.monotonic()
-        first = self.step({name: value[:1] for name, value in inputs.items()})
-        chosen = _chosen(n, time.monotonic() - started, self._budget)
-        rows = [self.step({name: value[i : i + 1] for name, value in inputs.items()}) for i in chosen[1:]]
-        found = {name: np.concatenate([first[name], *(row[name] for row in rows)]) for name in first}
+        count = affordable(self._path, n)
+        chosen = np.unique(np.linspace(0, n - 1, count).round().astype(np.int64))
         some = {name: value[chosen] for name, value in inputs.items()}
-        self.ran["facts"] = {"litert_difference": self._difference(some, found)}
+        rows = [
+            self.step({name: value[i : i + 1] for name, value in some.items()}) for i in range(len(chosen))
+        ]
+        found = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+        self.ran["metrics"] = {"litert_difference": self._difference(some, found)}
         if len(chosen) < n:
             self.ran["samples"] = [int(item) for item in chosen]
         self.close()
@@ -131,12 +130,6 @@ class ArmnnSession:
             steps = np.rint(gap / port.quantization.scale)
             facts[port.name] = {"max_steps": int(steps.max()), "differing": int((steps > 0).sum())}
         return facts
-
-
-def _chosen(n: int, seconds: float, budget: float) -> Any:
-    """Indices of the samples to run, the first always among them."""
-    afforded = max(int(budget / seconds), min(_FEW, int(_PATIENCE_S / seconds)), 1)
-    return np.unique(np.linspace(0, n - 1, min(n, afforded)).round().astype(np.int64))
 
 
 def _array(data: bytes, place: armnn.Port, port: Tensor) -> Any:
