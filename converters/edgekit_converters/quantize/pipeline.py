@@ -160,6 +160,8 @@ class _Bench:
         return self._snr(self.write(recipe, moved)[0], _float_outputs(self._model))
 
     def _snr(self, quantized: ir.Model, values: Sequence[ir.Value]) -> float:
+        if not values:
+            return float("inf")
         names = tuple(str(item.name) for item in values)
         if names not in self._expected:
             self._expected[names] = self._tensors(self._model, names)
@@ -261,7 +263,17 @@ class _Bench:
 
 
 def _float_outputs(model: ir.Model) -> list[ir.Value]:
-    return [item for item in model.graph.outputs if item.dtype == ir.DataType.FLOAT]
+    """What can be judged in dB: the float outputs, or where there is none what integer ones are made of."""
+    found = [item for item in model.graph.outputs if item.dtype == ir.DataType.FLOAT]
+    return found or [item for item in map(_float_behind, model.graph.outputs) if item is not None]
+
+
+def _float_behind(output: ir.Value) -> ir.Value | None:
+    value: ir.Value | None = output
+    while value is not None and value.dtype != ir.DataType.FLOAT:
+        node = value.producer()
+        value = node.inputs[0] if node is not None and node.inputs else None
+    return value if value is not None and value.producer() is not None else None
 
 
 def _before_squashing(output: ir.Value) -> ir.Value:

@@ -21,13 +21,13 @@ from edgekit_converters.npz import load_arrays
 from edgekit_converters.quantize import statistics
 from edgekit_converters.quantize.pipeline import GOAL, for_target
 from edgekit_converters.quantize.running import serialize
-from edgekit_converters.targets.tidl import bundle, graphs, tools
+from edgekit_converters.targets.tidl import bundle, graphs, tools, unquantize
 from edgekit_converters.targets.tidl.checks import Known
 from edgekit_converters.targets.tidl.made import Made
 from edgekit_converters.targets.tidl.partition import LAYOUT, Partition, Refused, partition
 from edgekit_converters.targets.tidl.session import EMULATION
-from edgekit_converters.targets.tidl.soc import soc
-from edgekit_converters.values import Built, Job
+from edgekit_converters.targets.tidl.soc import Soc, soc
+from edgekit_converters.values import EXACT, Built, Job
 
 RULES = "tidl-am68a-11.0"
 _PROVED = 16
@@ -65,9 +65,11 @@ def _made(job: Job) -> Made:
     work, rewrites = graphs.working(Path(job.hub), rules, board)
     proto = graphs.delivered(work)
     data = proto.SerializeToString(deterministic=True)
-    gap = graphs.proof(Path(job.hub), data, {name: item[:_PROVED] for name, item in samples.items()})
+    stepped = any(node.op_type == "QuantizeLinear" for node in ir.load(job.hub).graph)
+    few = {name: item[:_PROVED] for name, item in samples.items()}
+    gap = graphs.proof(Path(job.hub), data, few, allowed=unquantize.STEPS if stepped else EXACT)
     known = _known(Path(job.ranges))
-    first = partition(work.graph, rules, known, _layout(work) if board.legacy else {})
+    first = partition(work.graph, rules, known, _outside(work, board))
     if not first.subgraphs:
         raise Refusal(
             f"{board.title} takes no node of this model",
@@ -104,14 +106,22 @@ def _known(path: Path) -> Known:
     return Known(ranges={name: (item.low, item.high) for name, item in found.items()})
 
 
-def _layout(work: ir.Model) -> dict[str, Refused]:
-    """What the import file's network starts behind."""
+def _outside(work: ir.Model, board: Soc) -> dict[str, Refused]:
+    """What is no part of the accelerator's network: integer ports, and the layout before a legacy network."""
+    port = Refused(
+        reason_code="integer_port",
+        detail="the model's own input or output is of integers, which are converted outside",
+        remedy="convert the float model",
+    )
+    ports = dict.fromkeys(unquantize.port_conversions(work), port)
+    if not board.legacy:
+        return ports
     why = Refused(
         reason_code=LAYOUT,
         detail="the network of the import file starts behind it",
         remedy="feed it planar images: channels, then rows",
     )
-    return dict.fromkeys(graphs.leading_layout(work), why)
+    return {**ports, **dict.fromkeys(graphs.leading_layout(work), why)}
 
 
 def _left_float(cut: Partition, float_ops: Mapping[str, str]) -> dict[str, Refused]:
