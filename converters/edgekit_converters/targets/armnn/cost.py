@@ -14,12 +14,8 @@ WORK = 500_000_000
 LEAST = 2
 _ELEMENT = 16
 """CpuRef's cost of writing one element, in multiplications (it decodes and encodes each by a call)."""
-_TAPS = {
-    "CONV_2D": (1, 2, 3),
-    "DEPTHWISE_CONV_2D": (1, 2),
-    "TRANSPOSE_CONV": (1, 2, 3),
-    "FULLY_CONNECTED": (1,),
-}
+_IMAGE = (1, 2, 3)
+_TAPS = {"CONV_2D": _IMAGE, "TRANSPOSE_CONV": _IMAGE, "DEPTHWISE_CONV_2D": (1, 2), "FULLY_CONNECTED": (1,)}
 """Axes of the weights that are summed over for one output."""
 
 
