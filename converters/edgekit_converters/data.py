@@ -295,11 +295,19 @@ def _check(array: Array, spec: Tensor, limits: tuple[float, float] | None, where
         raise DataError(
             f"shape {array.shape}, ({shown}) was expected",
             where=where,
-            remedy="the first axis counts the samples",
+            remedy=_turned(array.shape, expected) or "the first axis counts the samples",
             code="wrong_shape",
         )
     if array.dtype.kind == "f":
         _check_values(array, limits, where)
+
+
+def _turned(shape: tuple[int, ...], expected: tuple[int, ...]) -> str | None:
+    """The advice for images of the other layout."""
+    for order, name in (((0, 3, 1, 2), "channels-first"), ((0, 2, 3, 1), "channels-last")):
+        if len(shape) == 4 and tuple(shape[axis] for axis in order[1:]) == tuple(expected):
+            return f"the model takes {name} images: array.transpose{order}"
+    return None
 
 
 def _check_values(array: Array, limits: tuple[float, float] | None, where: str) -> None:

@@ -132,6 +132,44 @@ def test_a_model_too_small_for_four_bits_is_told_why(model: Path, cache: Path, t
     assert "fp16 weights" not in done.out
 
 
+def _gigantic(g: GraphBuilder) -> Any:
+    return g.model(g.op("Relu", "x"), [3, 200_000, 200_000])
+
+
+def _without_elements(g: GraphBuilder) -> Any:
+    return g.model(g.op("Relu", "x"), [0])
+
+
+def _undeclared(g: GraphBuilder) -> Any:
+    made = g.model(g.op("Relu", "x"), [3])
+    made.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 7
+    return made
+
+
+def _dropping(g: GraphBuilder) -> Any:
+    return g.model(g.op("Dropout", "x", "", g.constant(np.array(True))), [3])
+
+
+@pytest.mark.parametrize(
+    ("shape", "build", "code", "said"),
+    [
+        ((3, 200_000, 200_000), _gigantic, 2, "'x' of shape [-1, 3, 200000, 200000] is larger than 2 GiB"),
+        ((0,), _without_elements, 2, "'x' of shape [-1, 0] has no elements"),
+        ((3,), _undeclared, 2, "output 't0' is declared as [-1, 7] and computes [-1, 3]"),
+        ((3,), _dropping, 3, "m.onnx: Dropout (computes 't0'): drops values at random"),
+    ],
+)
+def test_sizes_and_nodes_that_cannot_be_are_named_with_the_file(
+    shape: tuple[int, ...], build: Any, code: int, said: str, cache: Path, tmp_path: Path
+) -> None:
+    model = save(build(GraphBuilder(shape)), tmp_path / "m.onnx")
+    options = ("--precision", "fp32", "--out", tmp_path / "out")
+    done = edgekit("convert", model, *ONNX_HOST, *options, cache=cache, check=(code,))
+    assert said in done.out + done.err
+    assert (tmp_path / "out").exists() == (code == 3)
+    assert "raw.onnx" not in done.out
+
+
 def test_an_unknown_profile_names_the_nearest(model: Path, cache: Path, tmp_path: Path) -> None:
     done = edgekit("convert", model, "--profile", "rpi-4", "--out", tmp_path / "out", cache=cache, check=(2,))
     assert "rpi4" in done.err

@@ -160,3 +160,11 @@ def test_suspicious_calibration_data_are_called_out(tmp_path: Path) -> None:
     assert "duplicate_samples" in calibration_warnings(read(np.repeat(good(2), 20, 0)), None)
     assert calibration_warnings(read(good(1)), None) == ("too_few_samples",)
     assert "scale_differs_from_validation" in calibration_warnings(read(255 * good(100)), wide)
+
+
+def test_images_of_the_other_layout_are_told_how_to_turn(tmp_path: Path) -> None:
+    spec = [Tensor(name="x", dtype="float32", shape=(-1, 3, 8, 6))]
+    path = pack(tmp_path, x=np.zeros((5, 8, 6, 3), np.float32))
+    with pytest.raises(DataError) as caught:
+        read_dataset(path, spec, {})
+    assert "transpose(0, 3, 1, 2)" in str(caught.value.remedy)

@@ -213,6 +213,18 @@ def test_a_damaged_graph_is_an_error_of_ours_or_a_graph_and_never_anything_else(
         assert error.code  # noqa: PT017  # either is an answer
 
 
+@pytest.mark.parametrize("groups", [2**31, 3, -1])
+def test_groups_that_cannot_be_end_at_once(groups: int) -> None:
+    """A damaged number would otherwise become so many nodes."""
+    ports = "g (float[1, 4, 5, 5] x, float[4, 1, 1, 1] w) => (float[1, 4, 5, 5] y)"
+    text = f"{ports} {{ y = Conv <group = {groups}> (x, w) }}"
+    with pytest.raises((SourceError, Refusal)) as caught:
+        hub.legalise(
+            hub.canonical(parsed(text)).model, frozenset({"Split", "Concat", "Conv"}), lambda _: False
+        )
+    assert caught.value.code
+
+
 def _batch_model(axis: int) -> onnx.ModelProto:
     g = GraphBuilder((4,))
     mean = g.op("ReduceMean", "x", g.constant(np.array([axis], np.int64)), keepdims=1)

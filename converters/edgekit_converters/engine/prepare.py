@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -29,6 +30,8 @@ from edgekit_converters.verify.compare import output_error
 from edgekit_converters.verify.scores import class_count
 
 SYNTHETIC = 64
+_SYNTHETIC_BYTES = 256 << 20
+_LARGEST = 2**31 - 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,10 +109,12 @@ def prepare(context: Context, contract: Contract) -> Prepared:
     beside = request.source.parent / "model.toml"
     where = str(request.contract or (beside if beside.is_file() else request.source))
     resolved = resolve(contract, signature, source, where=where)
+    for port in (*resolved.inputs, *resolved.outputs):
+        _check_size(port, source)
     calibration, validation, resolved = _data(request, resolved)
     samples = validation or calibration
     if samples is None:
-        samples = synthetic(resolved.inputs, resolved.ranges, SYNTHETIC, request.seed)
+        samples = synthetic(resolved.inputs, resolved.ranges, _affordable(resolved), request.seed)
     origin = "validation" if validation else "calibration" if calibration else "synthetic"
     data = context.work / "samples.npz"
     save_arrays(data, samples.inputs)
@@ -118,6 +123,7 @@ def prepare(context: Context, contract: Contract) -> Prepared:
     context.progress.step("source", "running on the evaluation data")
     reference = _reference(context, source, resolved, samples, data)
     _check_outputs(reference, samples.n, source)
+    _check_shapes(reference, resolved, source)
     Yardstick(resolved=resolved, samples=samples, origin=origin, reference=reference).check_labels()
     context.progress.step("source", "making the hub graph")
     hub = _hub(context, source, resolved, samples, data, reference)
@@ -242,6 +248,38 @@ def _check_outputs(reference: Mapping[str, Any], n: int, source: Source) -> None
             )
 
 
+def _check_size(port: Tensor, source: Source) -> None:
+    """One sample of it has elements, and no more than a device has memory for."""
+    sizes = [size for size in port.shape[1:] if size != -1]
+    if 0 in sizes or math.prod(sizes) * np.dtype(port.dtype).itemsize > _LARGEST:
+        what = "has no elements" if 0 in sizes else "is larger than 2 GiB"
+        raise SourceError(
+            f"{port.name!r} of shape {list(port.shape)} {what}",
+            where=source.path,
+            remedy="the file is damaged, or the model is not made for an edge device",
+            code="absurd_shape",
+        )
+
+
+def _affordable(resolved: Resolved) -> int:
+    """How many random samples to make: fewer of large inputs."""
+    size = sum(math.prod(port.shape[1:]) * np.dtype(port.dtype).itemsize for port in resolved.inputs)
+    return max(2, min(SYNTHETIC, _SYNTHETIC_BYTES // max(1, size)))
+
+
+def _check_shapes(reference: Mapping[str, Any], resolved: Resolved, source: Source) -> None:
+    """The source computes what it declares: devices allocate by the declaration."""
+    for port in resolved.outputs:
+        found, said = reference[port.name].shape[1:], port.shape[1:]
+        if len(found) != len(said) or any(b not in (-1, a) for a, b in zip(found, said, strict=True)):
+            raise SourceError(
+                f"output {port.name!r} is declared as {list(port.shape)} and computes {[-1, *found]}",
+                where=source.path,
+                remedy="export the model with its shapes inferred, or correct outputs.shape in the contract",
+                code="wrong_shape",
+            )
+
+
 def _hub(
     context: Context,
     source: Source,
@@ -283,6 +321,9 @@ def _hub(
     except EdgekitError as error:
         if error.code == "disk_full":
             raise
+        if error.where is None or str(error.where).endswith("raw.onnx"):
+            error.where = source.path  # not the place where its ONNX form lay for a moment
+        error.remedy = error.remedy or "export the model without it; docs/coverage.md lists what is taken"
         return Hub(path=None, problem=error)
     for name, expected in reference.items():
         if outputs[name].shape != expected.shape:

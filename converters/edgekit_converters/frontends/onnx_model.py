@@ -95,6 +95,10 @@ def load(path: Path) -> OnnxModel:
         # An unknown operator is no damage: the hub says which node it is, or knows it. Nor is one that
         # was withdrawn later.
         if not any(words in str(error) for words in ("No Op registered", "is deprecated")):
+            if "topologically sorted" in str(
+                error
+            ):  # a cycle, or a value that nothing computes: the hub says
+                hub.check(model, where=str(path))
             raise _damaged(error, path) from error
     if not has_ml(model):
         hub.check(model, where=str(path))

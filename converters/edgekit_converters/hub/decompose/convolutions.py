@@ -14,7 +14,15 @@ import onnx_ir as ir
 from edgekit_converters.hub.build import Builder, Result
 from edgekit_converters.hub.decompose.sampling import Image, linear
 from edgekit_converters.hub.decompose.table import rule
-from edgekit_converters.hub.nodes import attr_int, attr_ints, operand, rank, required, static_shape
+from edgekit_converters.hub.nodes import (
+    attr_int,
+    attr_ints,
+    operand,
+    rank,
+    refuse,
+    required,
+    static_shape,
+)
 
 _WINDOW = ("kernel_shape", "strides", "dilations", "pads", "output_padding")
 
@@ -47,6 +55,8 @@ def by_group(node: ir.Node, b: Builder) -> Result:
     groups, sizes = attr_int(node, "group", 1), static_shape(weight)
     if groups == 1 or sizes is None:
         return None
+    if not 0 < groups <= sizes[0] or sizes[0] % groups:
+        refuse(node, f"{groups} groups of {sizes[0]} filters", code="corrupt_source")
     parts = b.many("Split", groups, x, axis=1, num_outputs=groups)
     weights = b.many("Split", groups, weight, axis=0, num_outputs=groups)
     biases: tuple[ir.Value | None, ...] = (None,) * groups

@@ -29,6 +29,20 @@ _WEIGHTED = frozenset({"BatchNormalization", "Conv", "ConvTranspose", "GRU", "Ge
 _OWN = frozenset({"", "ai.onnx.ml"})
 
 
+NEWEST = onnx.defs.onnx_opset_version()
+
+
+def check_opset(model: ir.Model) -> None:
+    """Refuse what was written for a later ONNX than the one installed."""
+    source = model.opset_imports.get("", 0)
+    if source > NEWEST:
+        raise SourceError(
+            f"opset {source} is newer than this version of edgekit knows (up to {NEWEST})",
+            remedy="export the model with an older opset, or update edgekit",
+            code="unsupported_opset",
+        )
+
+
 class Connect(Pass):
     """Refuse damaged weights, what reads values that nothing computes, and cycles; put the nodes in order."""
 
@@ -36,6 +50,7 @@ class Connect(Pass):
     ensures = (IN_ORDER,)
 
     def call(self, model: ir.Model) -> PassResult:
+        check_opset(model)
         graph = model.graph
         for weight in graph.initializers.values():
             _check_weight(weight)
@@ -50,8 +65,19 @@ class Connect(Pass):
         try:
             graph.sort()
         except ValueError as error:
-            raise _damaged("the graph has a cycle") from error
+            raise _damaged(f"the graph has a cycle through {_on_cycle(graph)}") from error
         return PassResult(model, False)
+
+
+def _on_cycle(graph: ir.Graph) -> str:
+    """A node that needs its own result: what is left when all that can be computed is."""
+    left = list(graph)
+    while True:
+        waiting = {value for node in left for value in node.outputs}
+        blocked = [node for node in left if any(value in waiting for value in node.inputs)]
+        if len(blocked) == len(left):
+            return label(left[0]) if left else "a node"
+        left = blocked
 
 
 def _check_weight(value: ir.Value) -> None:

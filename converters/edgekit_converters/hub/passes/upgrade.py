@@ -14,6 +14,7 @@ from edgekit.errors import SourceError
 from edgekit_converters.hub.build import OPSET, Builder, names_of
 from edgekit_converters.hub.functions import expand
 from edgekit_converters.hub.nodes import label, refuse
+from edgekit_converters.hub.passes.admit import check_opset
 from edgekit_converters.hub.passes.base import Pass
 from edgekit_converters.hub.passes.conditions import AT_OPSET, NO_CONSTANT_NODES, NO_FUNCTIONS
 from edgekit_converters.hub.rewrite import applied, builder_for, replace
@@ -22,7 +23,6 @@ from edgekit_converters.hub.upgrade import rules_for
 _LATER_TYPES = frozenset(
     {ir.DataType.FLOAT4E2M1, ir.DataType.FLOAT8E8M0, ir.DataType.INT2, ir.DataType.UINT2}
 )
-NEWEST = onnx.defs.onnx_opset_version()
 
 
 class Upgrade(Pass):
@@ -33,12 +33,7 @@ class Upgrade(Pass):
 
     def call(self, model: ir.Model) -> PassResult:
         source = model.opset_imports.get("", OPSET)
-        if source > NEWEST:
-            raise SourceError(
-                f"opset {source} is newer than this version of edgekit knows (up to {NEWEST})",
-                remedy="export the model with an older opset, or update edgekit",
-                code="unsupported_opset",
-            )
+        check_opset(model)
         _check_types(model)
         names = names_of(model)
         for node in list(model.graph):
