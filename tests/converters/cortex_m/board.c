@@ -7,6 +7,7 @@
 
 extern uint32_t bss_start, bss_end;
 int main(void);
+void reset(void);
 
 void *memcpy(void *to, const void *from, size_t n)
 {
@@ -61,7 +62,7 @@ int main(void)
     }
 }
 
-static void reset(void)
+void reset(void)
 {
     uint32_t *at;
     for (at = &bss_start; at < &bss_end; at++) {
