@@ -8,6 +8,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from edgekit_converters.budget.front import brief
+
 _FROM = {"target": "on target", "host": "on host"}
 
 
@@ -30,7 +32,7 @@ def print_search(console: Console, search: Mapping[str, Any]) -> None:
 def _row(item: Mapping[str, Any]) -> list[str]:
     mark = "✔" if item["picked"] else "●" if item["front"] else ""
     if item["refusal"]:
-        return [mark, f"[dim]{item['id']}[/]", "", "", "", f"[dim]{item['refusal']}[/]"]
+        return [mark, f"[dim]{item['id']}[/]", "", "", "", f"[dim]{brief(item['refusal'])}[/]"]
     figures = item["figures"]
     decisive = item["decisive"]
     quality = f"{decisive} {figures[decisive]['text']}" if decisive else "–"

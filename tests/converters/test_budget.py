@@ -128,6 +128,11 @@ def test_latencies_of_the_board_decide_and_alike_ones_do_not() -> None:
 
 def test_without_a_bound_on_quality_the_best_is_taken_and_with_an_objective_that() -> None:
     known = [INT8, FP16, FP32]
+    preferred = replace(FP32, rank=-1)
+    assert choose("board", [INT8, preferred], read_budget("size<5MB,top1>=0.5")).picked is INT8
+    assert (
+        choose("board", [INT8, preferred], read_budget("size<5MB,top1>=0.5,latency<1s")).picked is preferred
+    )
     assert choose("board", known, read_budget("size<5MB")).picked is FP16
     assert choose("board", known, read_budget("size<5MB,smallest")).picked is INT8
     assert choose("board", known, read_budget("size<5MB,fastest")).picked is INT8

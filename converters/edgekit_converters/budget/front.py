@@ -54,10 +54,10 @@ def _beats(one: Candidate, other: Candidate) -> bool:
 def choose(profile: str, candidates: Sequence[Candidate], budget: Budget) -> Choice:
     """Pick one of a profile's candidates.
 
-    Of those that miss no bound, the proven ones go first. Then, unless the budget says what to prefer:
-    where it bounds a quality, what keeps it is good enough and the cheapest is taken (the fastest, if every
-    latency was measured on the target; else the profile's own order decides, because a latency of this
-    computer says little about a board); where it bounds none, the best quality is taken.
+    Of those that miss no bound, the proven ones go first. Then, unless the budget says what to prefer: where
+    it bounds no quality, the best is taken. Where it does, what keeps it is good enough: the smallest is
+    taken if it bounds a size and no latency; else the fastest, if every latency was measured on the target;
+    else the profile's own order decides, because a latency of this computer says little about a board.
     """
     own = [item for item in candidates if item.profile == profile]
     able = [item for item in own if fits(item, budget)]
@@ -75,6 +75,11 @@ def _objective(among: Sequence[Candidate], budget: Budget) -> tuple[str, str]:
         return budget.objective, f"the {budget.objective} was asked for"
     if not budget.bounds_quality:
         return "best", "the budget leaves the quality open, so the best is taken"
+    if budget.bounds("size", "flash") and not budget.bounds("latency", "latency_p90"):
+        return (
+            "smallest",
+            "its quality is good enough, and it is the smallest (the budget bounds size)",
+        )
     latencies = [item.figure("latency") for item in among]
     if all(found is not None and found.source == TARGET for found in latencies):
         return "fastest", "its quality is good enough, and it is the fastest measured on the target"
@@ -134,9 +139,14 @@ def _known(item: Candidate, term: Term) -> str:
 
 def _reason(item: Candidate, budget: Budget) -> str:
     if item.refusal:
-        return item.refusal
+        return brief(item.refusal)
     missed = [term for term in budget.terms if keeps(item, term) is Kept.MISSED]
     return ", ".join(_known(item, term) for term in missed)
+
+
+def brief(reason: str) -> str:
+    """The first clause of a reason; the whole stands with the candidate."""
+    return reason.split(";")[0].split(", surely")[0]
 
 
 def _none(own: Sequence[Candidate], budget: Budget) -> str:
@@ -178,4 +188,4 @@ def unknown_metrics(candidates: Sequence[Candidate], budget: Budget) -> tuple[st
     return tuple(name for name in metrics if able and all(item.figure(name) is None for item in able))
 
 
-__all__ = ["Choice", "choose", "pareto", "unknown_metrics"]
+__all__ = ["Choice", "brief", "choose", "pareto", "unknown_metrics"]

@@ -82,14 +82,18 @@ class Term:
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """All bounds, and what to prefer among what keeps them (empty: what the bounds leave open)."""
+    """All bounds, and what to prefer among what keeps them (empty: it follows from the bounds).
+
+    `standing` are bounds of the contract or the profile, which nobody named; they are among the terms.
+    """
 
     terms: tuple[Term, ...]
     objective: str = ""
+    standing: tuple[Term, ...] = ()
 
     def bounds(self, *metrics: str) -> bool:
-        """Whether any of these is bounded."""
-        return any(term.metric in metrics for term in self.terms)
+        """Whether any of these is bounded by name."""
+        return any(term.metric in metrics for term in self.terms if term not in self.standing)
 
     @property
     def bounds_quality(self) -> bool:
@@ -124,7 +128,7 @@ def with_standing(budget: Budget, promised: Serving, board: Budgets) -> Budget:
         for metric, unit, value in standing
         if value is not None and not budget.bounds(metric)
     )
-    return replace(budget, terms=(*budget.terms, *added))
+    return replace(budget, terms=(*budget.terms, *added), standing=added)
 
 
 def read_budget(text: str) -> Budget:
