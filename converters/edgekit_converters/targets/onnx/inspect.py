@@ -12,9 +12,9 @@ import onnx
 _PLUMBING = {"QuantizeLinear", "DequantizeLinear"}
 
 
-def inspect(path: Path) -> Mapping[str, Any]:
+def inspect(model: Path | bytes) -> Mapping[str, Any]:
     """Count ops, int8 weights, and the share of ops all of whose float inputs are dequantized."""
-    graph = onnx.load(path).graph
+    graph = (onnx.load_from_string(model) if isinstance(model, bytes) else onnx.load(model)).graph
     makers = {name: node.op_type for node in graph.node for name in node.output}
     work = [node for node in graph.node if node.op_type not in _PLUMBING]
     integer = sum(1 for node in work if any(makers.get(name) == "DequantizeLinear" for name in node.input))

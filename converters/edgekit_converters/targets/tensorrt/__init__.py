@@ -39,6 +39,7 @@ class TensorrtTarget:
         Raises:
             Refusal: no calibration for int8, nothing to quantize, or a graph that TensorRT does not take.
         """
+        from edgekit_converters.targets.onnx.inspect import inspect
         from edgekit_converters.targets.tensorrt import graph, script
 
         made = graph.make(job, RULES)
@@ -60,7 +61,7 @@ class TensorrtTarget:
             outputs=job.outputs,
             requires=Requirements(runtime=self.runtime, min_runtime=rules.version),
             route=made.route,
-            facts={**made.facts, "max_batch": batch, "prepared": [script.SCRIPT]},
+            facts={**inspect(made.data), **made.facts, "max_batch": batch, "prepared": [script.SCRIPT]},
             tools=made.tools,
         )
 

@@ -18,6 +18,7 @@ from edgekit.package import Tensor
 from edgekit.rules import load_rules
 from edgekit_converters import hub
 from edgekit_converters.quantize.running import serialize
+from edgekit_converters.targets.onnx.inspect import inspect
 from edgekit_converters.targets.tensorrt import graph
 from edgekit_converters.values import Job
 
@@ -55,7 +56,7 @@ def payload_of(job: Job, folder: Path) -> Payload:
         inputs=job.inputs,
         outputs=job.outputs,
         free_batch=made.free_batch,
-        facts=made.facts,
+        facts={**inspect(made.data), **made.facts},
         route=made.route,
         tools=made.tools,
     )
