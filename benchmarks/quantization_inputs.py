@@ -24,7 +24,7 @@ _FRAME, _STEP, _MELS, _COEFFICIENTS = 480, 320, 40, 10
 
 def images(zoo: Path, size: int, scale: float) -> tuple[Samples, Samples]:
     """Square patches, values times `scale`."""
-    photographs = [_bitmap(zoo / "mobilenet" / f"{name}.bmp") for name in ("cat", "bird", "sunflower")]
+    photographs = [bitmap(zoo / "mobilenet" / f"{name}.bmp") for name in ("cat", "bird", "sunflower")]
     made = [
         np.stack([_patch(photographs[i % 3], size, random) for i in range(count)]).astype(np.float32) * scale
         for count, random in (
@@ -70,7 +70,8 @@ MODELS: Mapping[str, tuple[str, str, Callable[[Path], tuple[Samples, Samples]]]]
 """Source, reference int8 file and (calibration, test) inputs by name."""
 
 
-def _bitmap(path: Path) -> Any:
+def bitmap(path: Path) -> Any:
+    """The picture of an uncompressed bitmap, (height, width, 3) bytes."""
     data = path.read_bytes()
     (offset,) = struct.unpack("<I", data[10:14])
     width, height = struct.unpack("<ii", data[18:26])
