@@ -214,7 +214,7 @@ def test_a_model_that_breaks_costs_a_result_and_nothing_else(
 def test_a_model_that_never_answers_is_ended(service: FakeService, tmp_path: Path) -> None:
     toy = make(behaviour="hang early")
     service.add(toy)
-    bench = bench_of(Home(path=tmp_path / "dev"), service, child_seconds=6.0)
+    bench = replace(bench_of(Home(path=tmp_path / "dev"), service), limits=Limits(child_seconds=1.5))
     result = measure(bench, signed(service, order(toy, seconds=0.1)))
     assert result.reason is not None
     assert (result.state, result.reason.code) == ("failed", "bench_timeout")
