@@ -18,6 +18,8 @@ def measured(context: Context, prepared: Prepared, wanted: Wanted, checked: Chec
     if checked.executed is None or checked.executed["method"] != "executed":
         return None
     target = load_target(wanted.target, wanted.runtime)
+    if not getattr(target, "timed", True):
+        return None
     runtime = {"runtime": target.runtime, "version": target.version()}
 
     def run(folder: Path) -> Any:

@@ -8,8 +8,8 @@ modules that a worker may import ahead; `open` gives a session on one of them.
 A target whose files several runtimes take has `on(runtime)`, which gives the target as that one runs it.
 A session that holds more than memory has `close`; one that ran otherwise than its target says has `ran`
 (method, runtime, version). A target may name `wishes` for its jobs (``samples``, ``contract``) and the
-`threads` to run with, and the foreign `tools` that run its files (`sidecars.tools`), so that a variant
-that nothing ran says how they are got.
+`threads` to run with, may say that it is not `timed`, and may name the foreign `tools` that run its files
+(`sidecars.tools`), so that a variant that nothing ran says how they are got.
 """
 
 from __future__ import annotations

@@ -37,6 +37,8 @@ class TritonTarget:
     tools = ("triton",)
     wishes = ("samples", "contract")
     threads = (1,)
+    timed = False
+    """What the twin takes over loopback says nothing of production's backends."""
 
     @property
     def kernel_sets(self) -> tuple[str, ...]:
