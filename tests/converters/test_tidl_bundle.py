@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -286,6 +287,23 @@ def test_few_frames_are_doubted_and_large_ones_are_fewer(cnn: Stored, tmp_path: 
     built = build(few, "am68a", tmp_path / "few")
     assert built.facts["calibration_frames"] == 12
     assert any("12 calibration frames" in note for note in built.facts["notes"])
+
+
+def test_what_tis_own_emulation_would_give_is_compared_with_ours(bundles: Any, tmp_path: Path) -> None:
+    """The outputs compared are ours, shifted by hand: TI's emulation is not here."""
+    folder, built = bundles["am68a"]
+    copy = tmp_path / "bundle"
+    shutil.copytree(folder, copy)
+    assert tools.host_difference(copy) is None
+    with np.load(folder / "calibration" / "frames.npz") as frames:
+        ours = TidlTarget().run(folder, built, dict(frames))["t9"]
+    shift = 0.1 * np.float32(np.ptp(ours))
+    for given, found in ((ours, 0.0), (ours + shift, 0.1)):
+        np.savez(copy / tools.HOST_OUTPUTS, t9=given)
+        assert tools.host_difference(copy) == pytest.approx(found, rel=0.01)
+    np.savez(copy / tools.HOST_OUTPUTS, t9=ours[:3])
+    with pytest.raises(Refusal, match="gives no 't9'"):
+        tools.host_difference(copy)
 
 
 # Caffe, the legacy tool's own format.

@@ -142,7 +142,8 @@ def _compiled(folder: Path, made: Made) -> Mapping[str, Any] | None:
     found = tools.find()
     if found is None or made.soc.legacy:
         return None
-    return tools.compile_bundle(found, folder, most=len(made.cut.subgraphs))
+    compiled = tools.compile_bundle(found, folder, most=len(made.cut.subgraphs))
+    return {**compiled, "host_difference": tools.host_difference(folder)}
 
 
 def _notes(made: Made, compiled: Mapping[str, Any] | None) -> list[str]:

@@ -15,11 +15,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from edgekit_converters.errors import Refusal
+from edgekit_converters.npz import load_arrays
+from edgekit_converters.onnx_session import OnnxSession
+from edgekit_converters.targets.tidl.session import EMULATION
 
 FOLDER, PYTHON = "TIDL_TOOLS_PATH", "EDGEKIT_TIDL_PYTHON"
 SCRIPT = "compile/compile.py"
 ARTIFACTS = "artifacts"
+HOST_OUTPUTS = "compile/host_outputs.npz"
 MUST_HAVE = ("allowedNode.txt", "onnxrtMetaData.txt")
 _SECONDS = 3600
 _LAST = 600
@@ -101,6 +107,24 @@ def checked(artifacts: Path, console: str, *, most: int) -> Mapping[str, Any]:
         raise _failed("; ".join([*what, *([complaint[:200]] if complaint else [])]))
     more = [] if len(nets) <= most else [f"{len(nets)} subgraphs, {most} were expected"]
     return {"subgraphs": nets, "files": sorted(names), "doubts": more}
+
+
+def host_difference(folder: Path) -> float | None:
+    """How far TI's own PC emulation of the frames is from ours, as a share of the output's range."""
+    path = folder / HOST_OUTPUTS
+    if not path.is_file():
+        return None
+    theirs = load_arrays(path)
+    frames = load_arrays(folder / "calibration" / "frames.npz")
+    ours = OnnxSession(folder / EMULATION, optimized=False).run(frames)
+    worst = 0.0
+    for name, value in ours.items():
+        if name not in theirs or theirs[name].shape != value.shape:
+            raise _failed(f"its own emulation gives no {name!r} of shape {value.shape}")
+        exact = value.astype(np.float64)
+        gap = np.abs(theirs[name].astype(np.float64) - exact).max(initial=0.0)
+        worst = max(worst, float(gap / max(float(np.ptp(exact)), 1e-6)))
+    return float(f"{worst:.3g}")
 
 
 def _failed(why: str) -> Refusal:
