@@ -52,19 +52,8 @@ def firmware(data: bytes, folder: Path, cpu: str) -> Path:
 @contextmanager
 def emulated(elf: Path, board: str) -> Iterator[Pipe]:
     """The board at work, its UART as a line."""
-    command = [
-        EMULATOR,
-        "-M",
-        board,
-        "-kernel",
-        elf,
-        "-display",
-        "none",
-        "-monitor",
-        "none",
-        "-serial",
-        "stdio",
-    ]
+    quiet = ["-display", "none", "-monitor", "none", "-serial", "stdio"]
+    command = [EMULATOR, "-M", board, "-kernel", str(elf), *quiet]
     process = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     )

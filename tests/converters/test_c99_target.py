@@ -317,5 +317,8 @@ def test_a_quantized_tflite_file_becomes_c_as_it_is(tmp_path: Path) -> None:
     assert [route.name for route in target.routes("tflite", "int8")] == ["as_is", "hub"]
     made = target.build(job, tmp_path)
     assert made.facts["ops"] == {"RELU": 1}
+    assert (made.requires.arena_kb, made.requires.flash_kb) == (1, 1), (
+        "known, so that a board may be too small"
+    )
     assert made.route == "tflite as it is, with a signature > C99"
     assert '"in"' in (tmp_path / made.main / "model.h").read_text()
