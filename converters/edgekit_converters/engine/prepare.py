@@ -19,6 +19,7 @@ from edgekit_converters.data import Dataset, calibration_warnings, check_labels,
 from edgekit_converters.engine.cache import Cache
 from edgekit_converters.engine.pool import Pool
 from edgekit_converters.engine.request import Progress, Request
+from edgekit_converters.engine.source_checks import check_outputs, check_shapes, check_size
 from edgekit_converters.engine.yardstick import Yardstick
 from edgekit_converters.errors import ToolFailed
 from edgekit_converters.npz import load_arrays, save_arrays
@@ -31,7 +32,6 @@ from edgekit_converters.verify.scores import class_count
 
 SYNTHETIC = 64
 _SYNTHETIC_BYTES = 256 << 20
-_LARGEST = 2**31 - 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +110,7 @@ def prepare(context: Context, contract: Contract) -> Prepared:
     where = str(request.contract or (beside if beside.is_file() else request.source))
     resolved = resolve(contract, signature, source, where=where)
     for port in (*resolved.inputs, *resolved.outputs):
-        _check_size(port, source)
+        check_size(port, source)
     calibration, validation, resolved = _data(request, resolved)
     samples = validation or calibration
     if samples is None:
@@ -122,8 +122,8 @@ def prepare(context: Context, contract: Contract) -> Prepared:
         save_arrays(calibration_file(context), calibration.inputs)
     context.progress.step("source", "running on the evaluation data")
     reference = _reference(context, source, resolved, samples, data)
-    _check_outputs(reference, samples.n, source)
-    _check_shapes(reference, resolved, source)
+    check_outputs(reference, samples.n, source)
+    check_shapes(reference, resolved, source)
     Yardstick(resolved=resolved, samples=samples, origin=origin, reference=reference).check_labels()
     context.progress.step("source", "making the hub graph")
     hub = _hub(context, source, resolved, samples, data, reference)
@@ -227,57 +227,10 @@ def _reference(
     return load_arrays(stage.folder / "outputs.npz")
 
 
-def _check_outputs(reference: Mapping[str, Any], n: int, source: Source) -> None:
-    """Every output has one row a sample, of finite numbers: verdict, probes and gates read it so."""
-    for name, values in reference.items():
-        if len(values) != n:
-            raise SourceError(
-                f"output {name!r} gives {len(values)} rows for {n} samples, one for each is needed",
-                where=source.path,
-                remedy="export the model without it (what selects a varying number of rows, such as "
-                "NonMaxSuppression, belongs into the app)",
-                code="no_batch_axis",
-            )
-        bad = 0 if values.dtype.kind != "f" else int((~np.isfinite(values.reshape(n, -1)).all(axis=1)).sum())
-        if bad:
-            raise SourceError(
-                f"the source gives NaN or infinity in output {name!r} for {bad} of {n} samples",
-                where=source.path,
-                remedy="give samples that it is made for (--validation), or repair the model",
-                code="not_finite",
-            )
-
-
-def _check_size(port: Tensor, source: Source) -> None:
-    """One sample of it has elements, and no more than a device has memory for."""
-    sizes = [size for size in port.shape[1:] if size != -1]
-    if 0 in sizes or math.prod(sizes) * np.dtype(port.dtype).itemsize > _LARGEST:
-        what = "has no elements" if 0 in sizes else "is larger than 2 GiB"
-        raise SourceError(
-            f"{port.name!r} of shape {list(port.shape)} {what}",
-            where=source.path,
-            remedy="the file is damaged, or the model is not made for an edge device",
-            code="absurd_shape",
-        )
-
-
 def _affordable(resolved: Resolved) -> int:
     """How many random samples to make: fewer of large inputs."""
     size = sum(math.prod(port.shape[1:]) * np.dtype(port.dtype).itemsize for port in resolved.inputs)
     return max(2, min(SYNTHETIC, _SYNTHETIC_BYTES // max(1, size)))
-
-
-def _check_shapes(reference: Mapping[str, Any], resolved: Resolved, source: Source) -> None:
-    """The source computes what it declares: devices allocate by the declaration."""
-    for port in resolved.outputs:
-        found, said = reference[port.name].shape[1:], port.shape[1:]
-        if len(found) != len(said) or any(b not in (-1, a) for a, b in zip(found, said, strict=True)):
-            raise SourceError(
-                f"output {port.name!r} is declared as {list(port.shape)} and computes {[-1, *found]}",
-                where=source.path,
-                remedy="export the model with its shapes inferred, or correct outputs.shape in the contract",
-                code="wrong_shape",
-            )
 
 
 def _hub(
@@ -390,6 +343,12 @@ def with_range_doubts(prepared: Prepared, ranges: Path | None) -> Prepared:
 
 
 __all__ = [
-    *("Context", "Hub", "Prepared", "calibration_file", "prepare", "read_contract"),
-    *("with_range_doubts", "with_ranges"),
+    "Context",
+    "Hub",
+    "Prepared",
+    "calibration_file",
+    "prepare",
+    "read_contract",
+    "with_range_doubts",
+    "with_ranges",
 ]
