@@ -14,7 +14,7 @@ from benchmarks.quantization_inputs import MODELS
 from edgekit.documents import DeviceFacts
 from edgekit.package import load_package
 from edgekit.select import choose_variant, variant_table
-from edgekit_converters import frontends
+from edgekit_converters import frontends, hub
 from edgekit_converters.npz import save_arrays
 from edgekit_converters.onnx_session import OnnxSession
 from edgekit_converters.quantize import calibration
@@ -115,12 +115,9 @@ LEAST = {"resnet": 15.0, "ad01": 35.0, "kws": 25.0, "vww": 28.0}
 """dB at the output on fresh inputs, held below what was measured."""
 
 
-def stored(name: str, zoo: Path, folder: Path) -> tuple[Stored, Any]:
-    """The model's hub, calibrated, and its test inputs."""
-    from edgekit_converters import hub
-
-    path, _, inputs = MODELS[name]
-    source = recognise(zoo / path)
+def stored(path: Path, rows: Any, folder: Path) -> Stored:
+    """A source's hub, calibrated on `rows`."""
+    source = recognise(path)
     loaded = frontends.load(source)
     signature = loaded.signature
     loaded.export(folder / "raw.onnx")
@@ -128,10 +125,9 @@ def stored(name: str, zoo: Path, folder: Path) -> tuple[Stored, Any]:
     shapes = {item.name: list(item.shape) for item in signature.inputs}
     hub.canonicalise(folder / "raw.onnx", folder / "hub.onnx", dict(zip(names, names, strict=True)), shapes)
     x = signature.inputs[0]
-    rows, fresh = ({x.name: item.reshape(-1, *x.shape[1:])} for item in inputs(zoo))
-    save_arrays(folder / "samples.npz", {key: item[:48] for key, item in rows.items()})
+    save_arrays(folder / "samples.npz", {x.name: rows.reshape(-1, *x.shape[1:])})
     calibration.calibrate(folder / "hub.onnx", folder / "samples.npz", folder / "ranges.npz")
-    given = Stored(
+    return Stored(
         hub=folder / "hub.onnx",
         samples=folder / "samples.npz",
         ranges=folder / "ranges.npz",
@@ -139,7 +135,6 @@ def stored(name: str, zoo: Path, folder: Path) -> tuple[Stored, Any]:
         outputs=signature.outputs,
         source=source,
     )
-    return given, fresh
 
 
 @pytest.mark.slow
@@ -149,8 +144,11 @@ def test_mlperf_tiny_is_cut_rewritten_and_emulated_for_every_soc(
     name: str, zoo: Path, tmp_path: Path
 ) -> None:
     require_package("tensorflow", "tf")
-    given, fresh = stored(name, zoo, tmp_path)
-    output = given.outputs[0].name
+    path, _, inputs = MODELS[name]
+    rows, fresh_rows = inputs(zoo)
+    given = stored(zoo / path, rows[:48], tmp_path)
+    output, x = given.outputs[0].name, given.inputs[0]
+    fresh = {x.name: fresh_rows.reshape(-1, *x.shape[1:])}
     expected = OnnxSession(given.hub).run(fresh)[output]
     for soc, outside in ARM[name].items():
         built = build(given, soc, tmp_path / soc)
@@ -158,3 +156,22 @@ def test_mlperf_tiny_is_cut_rewritten_and_emulated_for_every_soc(
         assert {op: code for op, code in found.items() if code != "layout_by_caller"} == outside, soc
         assert built.facts["rewrite_error"] < EXACT
         assert snr(expected, TidlTarget().run(tmp_path / soc, built, fresh)[output]) > LEAST[name]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_the_digits_keep_their_accuracy_in_every_socs_arithmetic(digits: Path, tmp_path: Path) -> None:
+    with np.load(digits / "calibration.npz") as rows, np.load(digits / "validation.npz") as held:
+        given = stored(digits / "model.keras", rows["image"], tmp_path)
+        images, labels = held["image"], held["labels"]
+    fed = {given.inputs[0].name: images}
+    output = given.outputs[0].name
+
+    def right(outputs: Mapping[str, Any]) -> float:
+        return float((outputs[output].argmax(1) == labels).mean())
+
+    source = right(OnnxSession(given.hub).run(fed))
+    for soc in ("am62a", "am67a", "am68a", "am69a", "tda4vm", "am5729", "am5749"):
+        built = build(given, soc, tmp_path / soc)
+        assert built.facts["subgraphs"] == 1, soc
+        assert right(TidlTarget().run(tmp_path / soc, built, fed)) >= source - 0.01
