@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import numpy as np
+
 INT32_MAX = (1 << 31) - 1
 INT32_MIN = -(1 << 31)
 _EIGHTH, _THIRD = 1895147668, 715827883
@@ -140,3 +142,38 @@ def sigmoid_table(scale: float, zero: int, function: Callable[[int], int], bits:
             continue
         values.append(clamped(round_shift(function(scaled(x, multiplier, shift)), 31 - bits) + low))
     return values
+
+
+def hard_swish_table(scale: tuple[float, float], zero: tuple[int, int]) -> list[int]:
+    """x * relu6(x + 3) / 6 for -128 to 127, in 16-bit fixed point; `scale` (their quotients are taken in
+    float32) and `zero` are those of input and output."""
+    fine, three = np.float32(1 / 128) * np.float32(scale[0]), np.float32(3) / np.float32(32768)
+    factor, shift = _short(*multiplier_of(float(fine / np.float32(scale[1]))))
+    bound, left = _short(*multiplier_of(float(fine / three)))
+    values = []
+    for number in range(-128, 128):
+        x = (number - zero[0]) << 7
+        share = _sixteen(x << (left - 1)) if left > 0 else x
+        share = _rounded_short(share, bound)
+        share = _sixteen(share << 1) if left > 0 else round_shift(share, -left)
+        share = (share + (1 << 15)) >> 1
+        product = share * _rounded_short(x, factor)
+        result = product >> 15 if product >= 0 else -(-product >> 15)
+        values.append(clamped(round_shift(result, -shift) + zero[1]))
+    return values
+
+
+def _short(multiplier: int, shift: int) -> tuple[int, int]:
+    """The multiplier in 16 bits."""
+    return (min((multiplier + (1 << 15)) >> 16, (1 << 15) - 1), shift)
+
+
+def _sixteen(x: int) -> int:
+    return clamped(x, -(1 << 15), (1 << 15) - 1)
+
+
+def _rounded_short(a: int, b: int) -> int:
+    """a * b * 2 / 2^16, rounded half away from zero."""
+    product = a * b
+    nudged = product + ((1 << 14) if product >= 0 else 1 - (1 << 14))
+    return nudged >> 15 if nudged >= 0 else -(-nudged >> 15)

@@ -8,6 +8,7 @@ import numpy as np
 
 from edgekit_converters.targets.c99.fixed import (
     clamped,
+    hard_swish_table,
     hyperbolic_tangent,
     logistic,
     multiplier_of,
@@ -37,6 +38,13 @@ def leaky(op: Bound) -> Step:
     below = multiplier_of(scale * slope / out_scale)
     values = (out_zero + scaled(x - zero, *(above if x >= zero else below)) for x in range(-128, 128))
     return _table(op, [clamped(value) for value in values])
+
+
+def hard_swish(op: Bound) -> Step:
+    """HARD_SWISH in 16 bits."""
+    (scale, zero), (out_scale, out_zero) = op.quantization(op.input(0)), op.quantization(op.output())
+    op.require(scale / 128 < out_scale, "has an output scale that is too small")
+    return _table(op, hard_swish_table((scale, out_scale), (zero, out_zero)))
 
 
 def sigmoid(op: Bound) -> Step:
@@ -108,6 +116,7 @@ OPS: dict[str, Callable[[Bound], Step]] = {
     "RELU_N1_TO_1": rectifier,
     "RELU6": rectifier,
     "LEAKY_RELU": leaky,
+    "HARD_SWISH": hard_swish,
     "LOGISTIC": sigmoid,
     "TANH": tanh,
     "QUANTIZE": quantize,
