@@ -15,7 +15,7 @@ from edgekit_converters.report.coverage import compiled, coverage, together
 from edgekit_converters.report.doubts import warned
 from edgekit_converters.report.panels import panels, worst_layers
 from edgekit_converters.report.plot import kinds_of, scatter
-from edgekit_converters.report.rows import decisive, duration, latency, points, row, size
+from edgekit_converters.report.rows import decisive, duration, latency, model_bytes, points, row, size
 from edgekit_converters.report.words import counted, sentences
 from edgekit_converters.values import OTHER_KERNELS
 
@@ -65,6 +65,7 @@ def _page(manifest: Manifest, report: Mapping[str, Any]) -> str:
     environment.filters["size"] = size
     measured = [item for v in manifest.variants if (item := latency(report["measurements"], v)) is not None]
     sizes, times, quality = points(manifest.variants, report)
+    figures = report["measurements"]["variants"]
     plots = (scatter(sizes, quality, "size in kB"), scatter(times, quality, "latency here in ms"))
     return environment.from_string(template).render(
         **report,
@@ -72,7 +73,7 @@ def _page(manifest: Manifest, report: Mapping[str, Any]) -> str:
         rows=[row(item, report) for item in manifest.variants],
         counts=counted(manifest.variants),
         said=sentences(manifest.variants),
-        smallest=size(min((v.size for v in manifest.variants), default=0)),
+        smallest=size(min((model_bytes(figures.get(v.id, {}), v) for v in manifest.variants), default=0)),
         fastest=duration(min(measured)) if measured else "–",
         plots=[_safe(item) for item in plots if item],
         kinds=kinds_of(sizes),
