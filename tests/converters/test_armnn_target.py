@@ -65,7 +65,7 @@ def save(model: Any, path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", list(TINY))
 def test_mlperf_tiny_int8_is_what_litert_gives(name: str, zoo: Path, tmp_path: Path) -> None:
-    """Every one exactly, on real inputs: photographs, words, a machine's spectrogram."""
+    """Exactly, on the first real inputs; docs/targets/armnn.md has the figures on more of them."""
     require_armnn()
     _, reference, inputs = MODELS[name]
     model = read_back(zoo / reference)
