@@ -80,6 +80,10 @@ _NAMES = {
     "CONCATENATION": "ConcatenationOptions",
     "MEAN": "ReducerOptions",
     "SPLIT": "SplitOptions",
+    "STRIDED_SLICE": "StridedSliceOptions",
+    "RESIZE_NEAREST_NEIGHBOR": "ResizeNearestNeighborOptions",
+    "MAXIMUM": "MaximumMinimumOptions",
+    "MINIMUM": "MaximumMinimumOptions",
 }
 
 

@@ -97,11 +97,13 @@ def unary(kind: str, scale: float, zero: int, out: tuple[float, int], **options:
     return file_of(kind, ends[:1], ends[1:], options)
 
 
-def moved(kind: str, source: tuple[int, ...], target: tuple[int, ...], *constants: Any) -> bytes:
+def moved(
+    kind: str, source: tuple[int, ...], target: tuple[int, ...], *constants: Any, **options: Any
+) -> bytes:
     extra = [
         T(shape=np.shape(c), dtype=np.int32, scale=None, data=np.asarray(c, np.int32)) for c in constants
     ]
-    return file_of(kind, [T(shape=source, zero=7), *extra], [T(shape=target, zero=7)])
+    return file_of(kind, [T(shape=source, zero=7), *extra], [T(shape=target, zero=7)], options)
 
 
 def mean(source: tuple[int, ...], axes: Sequence[int], keep: bool) -> bytes:
@@ -179,6 +181,27 @@ CASES: Mapping[str, bytes] = {
     "pad": moved("PAD", (1, 3, 4, 2), (1, 6, 5, 2), [[0, 0], [1, 2], [0, 1], [0, 0]]),
     "transpose": moved("TRANSPOSE", (2, 3, 4, 5), (4, 2, 5, 3), [2, 0, 3, 1]),
     "slice": moved("SLICE", (1, 6, 5, 4), (1, 3, 2, 4), [0, 2, 1, 0], [1, 3, 2, 4]),
+    "maximum": file_of("MAXIMUM", [T(shape=(1, 4, 3)), T(shape=(1, 4, 3))], [T(shape=(1, 4, 3))], {}),
+    "minimum_of_a_row": file_of(
+        "MINIMUM", [T(shape=(1, 4, 3), zero=9), T(shape=(3,), zero=9)], [T(shape=(1, 4, 3), zero=9)], {}
+    ),
+    "slice_in_steps": moved(
+        "STRIDED_SLICE",
+        (1, 7, 6, 4),
+        (1, 3, 2, 4),
+        [0, 1, 5, 0],
+        [0, 6, 1, 0],
+        [1, 2, -2, 1],
+        beginMask=9,
+        endMask=9,
+    ),
+    "slice_that_drops_an_axis": moved(
+        "STRIDED_SLICE", (2, 3, 4), (2, 4), [0, 2, 0], [2, 3, 4], [1, 1, 1], shrinkAxisMask=2
+    ),
+    "nearest_twice_and_thrice": moved("RESIZE_NEAREST_NEIGHBOR", (1, 3, 4, 5), (1, 6, 12, 5), [6, 12]),
+    "nearest_half_pixels": moved(
+        "RESIZE_NEAREST_NEIGHBOR", (1, 2, 3, 2), (1, 6, 6, 2), [6, 6], halfPixelCenters=True
+    ),
     "reshape": moved("RESHAPE", (1, 6, 4), (1, 24), [1, 24]),
     "concatenation": file_of(
         "CONCATENATION",

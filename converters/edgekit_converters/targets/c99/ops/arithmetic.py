@@ -1,4 +1,4 @@
-"""ADD, SUB and MUL, with one operand repeated where shapes differ."""
+"""ADD, SUB, MUL, MAXIMUM and MINIMUM, with one operand repeated where shapes differ."""
 
 from __future__ import annotations
 
@@ -37,6 +37,13 @@ def mul(op: Bound) -> Step:
     (a_scale, _), (b_scale, _) = op.quantization(op.input(0)), op.quantization(op.input(1))
     multiplier, shift = multiplier_of(a_scale * b_scale / op.quantization(op.output())[0])
     return _step(op, "ek_mul", {"multiplier": multiplier, "shift": shift})
+
+
+def extreme(op: Bound) -> Step:
+    """The larger or the smaller one; all three share a scale."""
+    scales = {op.quantization(item) for item in (op.input(0), op.input(1), op.output())}
+    op.require(len(scales) == 1, "changes the scale")
+    return _step(op, {"MAXIMUM": "ek_max", "MINIMUM": "ek_min"}[op.kind], {})
 
 
 def _step(op: Bound, function: str, fields: dict[str, Any]) -> Step:
@@ -78,4 +85,4 @@ def _repeated(op: Bound, shape: Sequence[int], target: Sequence[int]) -> list[in
     return [step if size > 1 else 0 for step, size in zip(steps, aligned, strict=True)]
 
 
-OPS = {"ADD": add, "SUB": add, "MUL": mul}
+OPS = {"ADD": add, "SUB": add, "MUL": mul, "MAXIMUM": extreme, "MINIMUM": extreme}

@@ -15,17 +15,17 @@ from edgekit_converters.targets.c99.steps import DIMS, Bound, Call, Step, count,
 
 def reshape(op: Bound) -> Step:
     """The same numbers in another shape."""
-    _same_scale(op, op.input(0), op.output())
+    same_scale(op, op.input(0), op.output())
     op.require(count(op.input(0).shape) == count(op.output().shape), "changes the number of elements")
     return Step(kind=op.kind, inputs=(op.index(0),), outputs=op.op.outputs[:1], alias=True)
 
 
 def pad(op: Bound) -> Step:
     """Filled with zero, which is the zero point, or (PADV2) with a constant."""
-    _same_scale(op, op.input(0), op.output())
+    same_scale(op, op.input(0), op.output())
     value = op.quantization(op.output())[1]
     if op.kind == "PADV2":
-        _same_scale(op, op.input(2), op.output())
+        same_scale(op, op.input(2), op.output())
         value = int(op.constant(2).reshape(-1)[0])
     around = [(int(pair[0]), int(pair[1])) for pair in op.constant(1).tolist()]
     ahead = [first for first, _ in around]
@@ -33,7 +33,7 @@ def pad(op: Bound) -> Step:
     op.require([*op.output().shape] == wanted and min(min(pair) for pair in around) >= 0, "has other shapes")
     steps = strides(op.output().shape)
     start = sum(a * b for a, b in zip(ahead, steps, strict=True))
-    call = _move(op, op.index(0), op.op.outputs[0], op.input(0).shape, to_stride=steps, to=start)
+    call = move(op, op.index(0), op.op.outputs[0], op.input(0).shape, to_stride=steps, to=start)
     fill = {"fill": count(op.output().shape), "value": value}
     return _step(op, [replace(call, fields={**call.fields, **fill})])
 
@@ -45,10 +45,10 @@ def concatenation(op: Bound) -> Step:
     shape, steps, start, calls = op.output().shape, strides(op.output().shape), 0, []
     axis = int(op.option("axis")) % len(shape)
     for place, index in enumerate(op.op.inputs):
-        _same_scale(op, op.input(place), op.output())
+        same_scale(op, op.input(place), op.output())
         part = op.input(place).shape
         op.require(_beside(part, axis) == _beside(shape, axis), "has parts that do not fit")
-        calls.append(_move(op, index, op.op.outputs[0], part, to_stride=steps, to=start))
+        calls.append(move(op, index, op.op.outputs[0], part, to_stride=steps, to=start))
         start += part[axis] * steps[axis]
     op.require(start == shape[axis] * steps[axis], "has parts that do not fit")
     return _step(op, calls)
@@ -56,18 +56,18 @@ def concatenation(op: Bound) -> Step:
 
 def transpose(op: Bound) -> Step:
     """Dimensions in another order."""
-    _same_scale(op, op.input(0), op.output())
+    same_scale(op, op.input(0), op.output())
     steps = strides(op.input(0).shape)
     order = [int(axis) for axis in op.constant(1).tolist()]
     op.require(sorted(order) == list(range(len(steps))), "has no order of its dimensions")
     op.require([*op.output().shape] == [op.input(0).shape[axis] for axis in order], "has other shapes")
     moved = [steps[axis] for axis in order]
-    return _step(op, [_move(op, op.index(0), op.op.outputs[0], op.output().shape, from_stride=moved)])
+    return _step(op, [move(op, op.index(0), op.op.outputs[0], op.output().shape, from_stride=moved)])
 
 
 def part(op: Bound) -> Step:
     """SLICE: a block of the input."""
-    _same_scale(op, op.input(0), op.output())
+    same_scale(op, op.input(0), op.output())
     steps = strides(op.input(0).shape)
     begin, size = [int(a) for a in op.constant(1).tolist()], op.output().shape
     ends = zip(begin, size, op.input(0).shape, strict=True)
@@ -75,7 +75,7 @@ def part(op: Bound) -> Step:
     told = zip(op.constant(2).tolist(), size, begin, op.input(0).shape, strict=True)
     op.require(all(n == (whole - a if t == -1 else t) for t, n, a, whole in told), "has other shapes")
     start = sum(a * b for a, b in zip(begin, steps, strict=True))
-    call = _move(op, op.index(0), op.op.outputs[0], op.output().shape, from_stride=steps, start=start)
+    call = move(op, op.index(0), op.op.outputs[0], op.output().shape, from_stride=steps, start=start)
     return _step(op, [call])
 
 
@@ -86,9 +86,9 @@ def split(op: Bound) -> Step:
     steps, start, calls = strides(shape), 0, []
     for place, index in enumerate(op.op.outputs):
         piece = op.output(place)
-        _same_scale(op, op.input(1), piece)
+        same_scale(op, op.input(1), piece)
         op.require(_beside(piece.shape, axis) == _beside(shape, axis), "has parts that do not fit")
-        calls.append(_move(op, op.index(1), index, piece.shape, from_stride=steps, start=start))
+        calls.append(move(op, op.index(1), index, piece.shape, from_stride=steps, start=start))
         start += piece.shape[axis] * steps[axis]
     op.require(start <= shape[axis] * steps[axis], "has parts that do not fit")
     return Step(kind=op.kind, calls=tuple(calls), inputs=(op.index(1),), outputs=op.op.outputs)
@@ -104,7 +104,7 @@ def _step(op: Bound, calls: Sequence[Call]) -> Step:
     return Step(kind=op.kind, calls=tuple(calls), inputs=inputs, outputs=op.op.outputs[:1])
 
 
-def _move(
+def move(
     op: Bound,
     source: int,
     target: int,
@@ -115,7 +115,7 @@ def _move(
     start: int = 0,
     to: int = 0,
 ) -> Call:
-    """`size` elements; strides are those of a whole tensor of that size unless given."""
+    """A call that moves `size` elements; strides are those of a whole tensor of that size unless given."""
     if len(size) > DIMS:
         op.refuse(f"has more than {DIMS} dimensions")
     fields: dict[str, Any] = {
@@ -132,7 +132,8 @@ def _move(
     )
 
 
-def _same_scale(op: Bound, one: Stored, other: Stored) -> None:
+def same_scale(op: Bound, one: Stored, other: Stored) -> None:
+    """Refuse to move integers that would mean something else afterwards."""
     if one.dtype != other.dtype or one.dtype not in (np.int8, np.uint8):
         op.refuse(f"moves {one.dtype} to {other.dtype}: only 8-bit tensors are moved")
     if one.scale is None or other.scale is None:

@@ -1,4 +1,4 @@
-/* Sum, difference and product of two tensors. */
+/* Sum, difference, product, maximum and minimum of two tensors. */
 #include "ek_fixed.h"
 #include "ek_ops.h"
 
@@ -12,6 +12,18 @@ static int32_t sum(const ek_binary_t *p, int32_t a, int32_t b)
 static int32_t product(const ek_binary_t *p, int32_t a, int32_t b)
 {
     return ek_scale(a * b, p->multiplier, p->shift);
+}
+
+static int32_t larger(const ek_binary_t *p, int32_t a, int32_t b)
+{
+    (void)p;
+    return a > b ? a : b;
+}
+
+static int32_t smaller(const ek_binary_t *p, int32_t a, int32_t b)
+{
+    (void)p;
+    return a < b ? a : b;
 }
 
 static void each(const ek_binary_t *p, const int8_t *a, const int8_t *b, int8_t *y,
@@ -46,4 +58,14 @@ void ek_add(const ek_binary_t *p, const int8_t *a, const int8_t *b, int8_t *y)
 void ek_mul(const ek_binary_t *p, const int8_t *a, const int8_t *b, int8_t *y)
 {
     each(p, a, b, y, product);
+}
+
+void ek_max(const ek_binary_t *p, const int8_t *a, const int8_t *b, int8_t *y)
+{
+    each(p, a, b, y, larger);
+}
+
+void ek_min(const ek_binary_t *p, const int8_t *a, const int8_t *b, int8_t *y)
+{
+    each(p, a, b, y, smaller);
 }

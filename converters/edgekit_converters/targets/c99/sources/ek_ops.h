@@ -58,6 +58,8 @@ typedef struct {
 
 void ek_add(const ek_binary_t *p, const int8_t *a, const int8_t *b, int8_t *y);
 void ek_mul(const ek_binary_t *p, const int8_t *a, const int8_t *b, int8_t *y);
+void ek_max(const ek_binary_t *p, const int8_t *a, const int8_t *b, int8_t *y);
+void ek_min(const ek_binary_t *p, const int8_t *a, const int8_t *b, int8_t *y);
 
 /* Softmax over rows; exponents[d] is exp of the d-th step below the largest number, in Q0.31. */
 typedef struct {
