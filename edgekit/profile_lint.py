@@ -130,7 +130,7 @@ def facts_of(profile: Profile) -> tuple[str, ...]:
     facts = [f"cpu.{key}" for key, value in shape["cpu"].items() if value]
     facts += ["os", *(f"runtimes.{name}" for name in profile.runtimes)]
     facts += [f"targets.{target.name}" for target in profile.targets]
-    facts += [key for key in ("accelerators", "limits", "memory_mb") if shape[key]]
+    facts += [key for key in ("accelerators", "memory_mb") if shape[key]]
     facts += [f"budgets.{key}" for key, value in shape["budgets"].items() if value is not None]
     facts += ["match.machines"] if profile.match.machines and not profile.match.runtimes else []
     return (*facts, *(["match.models"] if profile.match.models else []))
