@@ -12,6 +12,8 @@ import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 _BATCH = 64
+_BUDGET = 16 << 20
+"""Bytes of inputs in one call, at most."""
 
 # onnxruntime's errors have no common root below Exception.
 REFUSALS = (
@@ -48,8 +50,11 @@ class BatchedSession(ABC):
 
     def run(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Compute all outputs for all samples, in steps of the batch the file takes."""
-        n = len(inputs[self.inputs[0]])
-        parts = [self.step({k: inputs[k][i : i + self._step] for k in self.inputs}) for i in self._starts(n)]
+        n, size = len(inputs[self.inputs[0]]), self._step
+        if not self._fixed:  # what lies between grows with the inputs: large images go a few at a time
+            each = sum(inputs[name].nbytes for name in self.inputs) // max(1, n)
+            size = min(size, max(1, _BUDGET // max(1, each)))
+        parts = [self.step({k: inputs[k][i : i + size] for k in self.inputs}) for i in range(0, n, size)]
         if len(parts) == 1:
             return parts[0]
         return {name: np.concatenate([part[name] for part in parts]) for name in self.outputs}
@@ -62,9 +67,6 @@ class BatchedSession(ABC):
         values = self.call(fed)
         # Only what was filled up is cut: an output with rows of its own number is not made to look right.
         return {k: v[:n] if short else v for k, v in zip(self.outputs, values, strict=True)}
-
-    def _starts(self, n: int) -> range:
-        return range(0, n, self._step)
 
 
 class OnnxSession(BatchedSession):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -182,3 +182,20 @@ def test_an_onnx_cnn_becomes_int8_everywhere(pool: Pool, cache: Path, tmp_path: 
     )
     variants = convert(request, pool=pool).manifest.variants
     assert {item.target: item.verification.verdict for item in variants} == {"tflite": "pass", "onnx": "pass"}
+
+
+def test_large_images_go_through_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sixty-four at once would take gigabytes in between."""
+    g = GraphBuilder((3, 512, 512))
+    session = OnnxSession(g.model(g.op("Relu", "x"), [3, 512, 512]).SerializeToString())
+    seen, call = [], session.call
+
+    def counted(inputs: Mapping[str, Any]) -> Any:
+        seen.append(len(inputs["x"]))
+        return call(inputs)
+
+    monkeypatch.setattr(session, "call", counted)
+    x = np.random.default_rng(0).standard_normal((13, 3, 512, 512)).astype(np.float32)
+    np.testing.assert_array_equal(session.run({"x": x})["t0"], np.maximum(x, 0))
+    assert max(seen) < 8
+    assert sum(seen) == 13
