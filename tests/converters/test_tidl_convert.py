@@ -97,21 +97,20 @@ def test_a_device_without_the_runtime_never_gets_the_bundle(
 # MLPerf Tiny, every SoC.
 
 SOFTMAX = {"Softmax": "no_lookup_activation"}
-FIRST = {"Reshape": "kept_in_float", "Conv": "large_kernel_stride_2", "Relu": "kept_in_float"}
 ARM: Mapping[str, Mapping[str, Mapping[str, str]]] = {
     "ad01": {"am62a": {}, "am67a": {}, "am68a": {}, "tda4vm": {}, "am5729": {}},
     "resnet": {"am62a": SOFTMAX, "am67a": {}, "am68a": {}, "tda4vm": {}, "am5729": {}},
     "kws": {
-        "am62a": {**FIRST, **SOFTMAX},
-        "am67a": FIRST,
-        "am68a": FIRST,
-        "tda4vm": FIRST,
+        "am62a": SOFTMAX,
+        "am67a": {},
+        "am68a": {},
+        "tda4vm": {},
         "am5729": {"Conv": "legacy_kernel", "Relu": "kept_in_float"},
     },
     "vww": {"am62a": SOFTMAX, "tda4vm": {}, "am5729": {}},
 }
 """What stays on the Arm cores, and why, by model and SoC; the layout that the legacy caller sees to aside."""
-LEAST = {"resnet": 15.0, "ad01": 35.0, "kws": 25.0, "vww": 28.0}
+LEAST = {"resnet": 15.0, "ad01": 35.0, "kws": 20.0, "vww": 28.0}
 """dB at the output on fresh inputs, held below what was measured."""
 
 

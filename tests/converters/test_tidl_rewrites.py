@@ -88,6 +88,20 @@ CASES: dict[str, tuple[tuple[int, ...], list[Build]]] = {
             conv((4, 4), inner=1, group=4, pads=[2, 2, 1, 1]),
         ],
     ),
+    "stride_to_subsampling": (
+        (3, 21, 16),
+        [
+            conv((9, 9), inner=3, strides=[2, 2], pads=[4, 3, 4, 4]),
+            conv((10, 4), inner=3, strides=[2, 2], pads=[4, 1, 5, 1]),
+        ],
+    ),
+    "activation_before_subsampling": (
+        (3, 21, 16),
+        [
+            lambda g: g.op("Relu", conv((9, 9), inner=3, strides=[2, 2])(g)),
+            lambda g: g.op("Clip", conv((9, 9), inner=3, strides=[2, 2])(g), floats1(g, -0.5), floats1(g, 1)),
+        ],
+    ),
     "mean_to_global_pool": (IMAGE, [mean(2, 3), mean(1, 2, keep=0), mean(-1, -2, keep=0)]),
     "mean_to_product": (IMAGE, [mean(3), mean(1, keep=0), mean(1, 2, 3)]),
     "large_average_to_product": ((3, 40, 40), [one("GlobalAveragePool")]),
@@ -118,6 +132,10 @@ CASES: dict[str, tuple[tuple[int, ...], list[Build]]] = {
     ),
     "difference_to_sum": (IMAGE, [pair("Sub")]),
 }  # fmt: skip
+
+
+def floats1(g: GraphBuilder, value: float) -> str:
+    return g.constant(np.float32(value))
 
 
 def number_of(g: GraphBuilder) -> str:
@@ -162,7 +180,6 @@ def test_blocks_of_channels_are_spread_where_the_accelerator_has_no_layer_for_it
     "build",
     [
         pool(5, 1, pads=[2, 2, 2, 2], ceil_mode=1),
-        conv((8, 8), strides=[2, 2]),
         pool(3, 1),
         conv(),
         one("Softmax", axis=3),

@@ -44,7 +44,9 @@ MOST_SUBGRAPHS = 16
 MOST_NODES = 864
 FRAMES = 20
 """Calibration frames that TI's tools expect."""
-NOT_FOR_LEGACY = frozenset({"gemm_to_product_and_sum", "mean_to_product", "large_average_to_product"})
+NOT_FOR_LEGACY = frozenset(
+    {"gemm_to_product_and_sum", "mean_to_product", "large_average_to_product", "stride_to_subsampling"}
+)
 """Rewrites into layers that the legacy import does not take."""
 
 

@@ -2,7 +2,9 @@
 
 1. an average over the whole plane is a global one;
 2. a large max pool of stride one is a chain of 3x3 ones: the largest of the largest;
-3. a kernel of even size gets a row and a column of zeros in front, and as much more padding.
+3. a kernel of even size gets a row and a column of zeros in front, and as much more padding;
+4. a large kernel with a stride of two goes over every place, and a 1x1 pool takes every second: four times
+   the work of that layer, and no cut in the network; an activation goes before such a pool, to its layer.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from edgekit_converters.hub.nodes import (
     static_shape,
     used_outputs,
 )
-from edgekit_converters.targets.tidl.checks import kernel, steps
+from edgekit_converters.targets.tidl.checks import Known, kernel, kernel_over_7_stride_2, steps
 from edgekit_converters.targets.tidl.rewrites.table import rewrite
 
 _LARGEST_ODD = 7
@@ -69,6 +71,30 @@ def even_kernel_to_odd(node: ir.Node, build: Builder) -> Result:
         pads[axis] += more[axis] * dilation
     wide = np.pad(weight, [(0, 0), (0, 0), (more[0], 0), (more[1], 0)])
     return build.again(node, node.inputs[0], wide, *node.inputs[2:], kernel_shape=grown, pads=pads)
+
+
+@rewrite("Conv")
+def stride_to_subsampling(node: ir.Node, build: Builder) -> Result:
+    """A kernel above seven with stride two."""
+    if not kernel_over_7_stride_2(node, Known()) or set(steps(node)) != {2} or _auto(node):
+        return None
+    if constant(node.inputs[1]) is None or len(kernel(node)) != 2:
+        return None
+    (dense,) = build.again(node, *node.inputs, strides=[1, 1])
+    return build("MaxPool", dense, kernel_shape=[1, 1], strides=[2, 2])
+
+
+@rewrite("Relu", "Clip")
+def activation_before_subsampling(node: ir.Node, build: Builder) -> Result:
+    """Behind a 1x1 pool that nothing else reads."""
+    value = required(node, 0)
+    pool = value.producer()
+    if pool is None or pool.op_type != "MaxPool" or set(kernel(pool)) != {1} or len(value.uses()) != 1:
+        return None
+    if value.is_graph_output() or any(attr_ints(pool, "pads") or ()):
+        return None
+    (active,) = build.again(node, pool.inputs[0], *node.inputs[1:])
+    return build("MaxPool", active, kernel_shape=[1, 1], strides=list(steps(pool)))
 
 
 def _auto(node: ir.Node) -> bool:
