@@ -47,6 +47,7 @@ def nearest(op: Bound) -> Step:
     op.require(not op.option("alignCorners"), "aligns corners")
     (batch, height, width, depth), target = op.input(0).shape, op.output().shape
     op.require(batch == 1 and target[0] == 1 and target[3] == depth, "has other shapes, or a batch")
+    op.require(op.constant(1).tolist() == [target[1], target[2]], "has other shapes")
     (down, rest), (across, more) = divmod(target[1], height), divmod(target[2], width)
     op.require(not rest and not more, "enlarges by no whole number")
     taken = [width * depth, 0, depth, 0, 1]
