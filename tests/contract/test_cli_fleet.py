@@ -65,6 +65,8 @@ STEPS: Sequence[tuple[str, tuple[str, ...]]] = (
     ("device_pin_dry_run", ("device", "pin", "cam-1", REF, "--slot", "digits", "--dry-run")),
     ("device_pin", ("device", "pin", "cam-1", REF, "--slot", "digits")),
     ("device_pin_clear", ("device", "pin", "cam-1", "--slot", "digits", "--clear")),
+    ("bench_offline_request", ("bench", REF, "--device", "cam-1", "--offline-request", "{request}")),
+    ("bench_list", ("bench", "list")),
     ("release_invalidate_dry_run", ("release", "invalidate", REF, "--reason", "wrong", "--dry-run")),
     ("key_rotate_dry_run", ("key", "rotate", "timestamp", "--dry-run")),
     ("key_rotate", ("key", "rotate", "timestamp")),
@@ -82,7 +84,8 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     (folder / "model.toml").write_text(MODEL)
     image = np.linspace(0, 1, 4 * 64, dtype=np.float32).reshape(4, 8, 8, 1)
     np.savez(folder / "probes.npz", image=image, labels=np.arange(4))
-    places = {"package": folder / "package", "model": folder / "model.toml", "probes": folder / "probes.npz"}
+    names = {"package": "package", "model": "model.toml", "probes": "probes.npz", "request": "request.zip"}
+    places = {key: folder / name for key, name in names.items()}
     made: dict[str, Any] = {}
     for name, words in STEPS:
         if name == "device_list":
@@ -119,7 +122,7 @@ def plain(value: Any, folder: str, key: str = "") -> Any:
         return {name: plain(member, folder, name) for name, member in value.items()}
     if isinstance(value, list):
         return [plain(member, folder, key) for member in value]
-    if key in ("at", "now", "enrolled") or key.endswith("_at"):
+    if key in ("at", "now", "enrolled", "created", "ended") or key.endswith("_at"):
         return value if value is None else "<time>"
     if key in ("expires",):
         return value if value is None else "<date>"
@@ -130,6 +133,8 @@ def plain(value: Any, folder: str, key: str = "") -> Any:
     if key == "token" and value and "." in value:
         return "<token>"
     if isinstance(value, str) and re.fullmatch(r"[0-9a-f]{12}", value):
+        return "<id>"
+    if key == "id" and isinstance(value, str) and re.fullmatch(r"[a-z0-9]{16}", value):
         return "<id>"
     if not isinstance(value, str):
         return value
@@ -153,6 +158,6 @@ def test_no_golden_document_is_left_over() -> None:
     mine = {
         p.name
         for p in GOLDEN.glob("*.json")
-        if p.name.partition("_")[0] in ("key", "release", "slot", "device")
+        if p.name.partition("_")[0] in ("key", "release", "slot", "device", "bench")
     }
     assert mine <= known
