@@ -16,6 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from edgekit import armnn
 from edgekit.errors import UnavailableError
 from edgekit.rules import list_rules, load_rules
 from edgekit.versions import version_key
@@ -69,7 +70,6 @@ _NODES = (
 _DISTRIBUTIONS = {
     "litert": ("ai-edge-litert", "tflite-runtime"),
     "onnxruntime": ("onnxruntime", "onnxruntime-gpu"),
-    "armnn": ("pyarmnn",),
 }
 _TARGETS = {"litert": "tflite", "onnxruntime": "onnx", "armnn": "armnn"}
 
@@ -140,7 +140,7 @@ def processors(cpuinfo: str) -> int:
 
 
 def installed_runtimes() -> dict[str, str]:
-    """Versions of the installed runtimes; none is imported."""
+    """Versions of the installed runtimes; none is imported here (Arm NN is asked in a process of its own)."""
     found: dict[str, str] = {}
     for name, distributions in _DISTRIBUTIONS.items():
         for distribution in distributions:
@@ -148,7 +148,8 @@ def installed_runtimes() -> dict[str, str]:
                 found.setdefault(name, metadata.version(distribution))
             except metadata.PackageNotFoundError:
                 continue
-    return found
+    release = armnn.version()
+    return found if release is None else {**found, "armnn": release}
 
 
 def cpu_of(machine: Machine) -> dict[str, Any]:
@@ -204,7 +205,7 @@ def profile_of(machine: Machine, *, name: str = "", day: str) -> dict[str, Any]:
     Raises:
         UnavailableError: no runtime is installed that anything could be built for.
     """
-    targets = [_target(runtime) for runtime in machine.runtimes]
+    targets = [_target(runtime, version) for runtime, version in machine.runtimes.items()]
     if not targets:
         raise UnavailableError(
             "no runtime is installed here, so nothing can be built for this machine",
@@ -235,10 +236,11 @@ def _match(machine: Machine) -> dict[str, Any]:
     return {"machines": [machine.machine], "runtimes": list(machine.runtimes)}
 
 
-def _target(runtime: str) -> dict[str, Any]:
+def _target(runtime: str, installed: str) -> dict[str, Any]:
+    """The target with the newest rules that are not newer than what is installed, else with the oldest."""
     target = _TARGETS[runtime]
-    versions = [name for name in list_rules() if name.startswith(f"{target}-")]
-    rules = max(versions, key=lambda name: version_key(name.partition("-")[2]))
+    known = {version_key(name.partition("-")[2]): name for name in _rules_of(target)}
+    rules = known[max((key for key in known if key <= version_key(installed)), default=min(known))]
     wanted = ("int8", "fp16", "fp32", "dynamic")
     precisions = [item for item in wanted if item in load_rules(rules).precisions]
     default = [item for item in precisions if item in ("int8", "fp32")]
@@ -249,6 +251,10 @@ def _target(runtime: str) -> dict[str, Any]:
         "precisions": precisions,
         "default": default,
     }
+
+
+def _rules_of(target: str) -> list[str]:
+    return [name for name in list_rules() if name.startswith(f"{target}-")]
 
 
 def _evidence(shape: Mapping[str, Any], machine: Machine, day: str) -> list[dict[str, Any]]:

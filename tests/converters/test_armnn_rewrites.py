@@ -42,6 +42,7 @@ FLOATS = {
     "filled with a number": "y = Pad(x, rim, five)",
     "places": "y = Gather<axis=1>(x, some)",
     "blocks to space": "y = DepthToSpace<blocksize=2>(x)",
+    "blocks innermost": 'y = DepthToSpace<blocksize=2, mode="CRD">(x)',
     "space to blocks": "y = SpaceToDepth<blocksize=2>(x)",
     "copies": "y = Tile(x, counts)",
     "more axes in a product": "a = Transpose<perm=[0,2,3,1]>(x) y = MatMul(a, matrix)",
@@ -81,6 +82,7 @@ INTEGERS = {
     "nearest": 'c = Conv(x, kernel) a = Resize<mode="nearest">(c, , odd) y = Conv<pads=[1,1,1,1]>(a, kernel)',
     "half pixels": 'c = Conv(x, kernel) a = Resize<mode="linear">(c, , scales) y = Conv(a, kernel)',
     "more axes in a product": "a = Transpose<perm=[0,2,3,1]>(x) y = MatMul(a, matrix)",
+    "blocks innermost": 'a = Conv(x, kernel) b = Relu(a) y = DepthToSpace<blocksize=2, mode="CRD">(b)',
 }
 
 

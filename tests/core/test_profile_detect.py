@@ -9,7 +9,7 @@ import pytest
 
 from edgekit.errors import UnavailableError
 from edgekit.profile import Profile, load_profile, match_profiles
-from edgekit.profile_detect import Machine, cpu_of, profile_of, read_machine, slug
+from edgekit.profile_detect import Machine, cpu_of, installed_runtimes, profile_of, read_machine, slug
 from edgekit.profile_lint import lint_file
 from edgekit.profile_text import profile_toml
 from tests.core.test_profile import Facts
@@ -139,3 +139,20 @@ def test_this_machine_has_a_profile_of_itself(tmp_path: Path) -> None:
     found = written(machine, tmp_path)
     assert found.cpu.cores >= 1
     assert found.targets[0].name == "onnx"
+
+
+@pytest.mark.parametrize(
+    ("release", "rules"),
+    [("20.08", "armnn-20.08"), ("22.05", "armnn-20.08"), ("23.08", "armnn-23.08"), ("19.02", "armnn-20.08")],
+)
+def test_rules_are_never_newer_than_what_is_installed(tmp_path: Path, release: str, rules: str) -> None:
+    """A file for a later Arm NN may end an older one's process. One older than all rules gets the oldest."""
+    machine = dataclasses.replace(read_machine(), runtimes={"armnn": release})
+    assert written(machine, tmp_path).targets[0].rules == rules
+
+
+def test_arm_nn_is_found_though_it_belongs_to_another_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgekit.armnn.version", lambda: "20.08")
+    assert installed_runtimes()["armnn"] == "20.08"
+    monkeypatch.setattr("edgekit.armnn.version", lambda: None)
+    assert "armnn" not in installed_runtimes()

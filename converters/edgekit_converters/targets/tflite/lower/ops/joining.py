@@ -141,11 +141,25 @@ def depth_to_space(ctx: Context, node: ir.Node) -> None:
         spec = tensor.spec((n, h * block, w * block, depth))
         made = ctx.emit("DEPTH_TO_SPACE", [tensor], spec, blockSize=block)
         return ctx.set(node.outputs[0], made, layout.channels_last(4))
+    if ctx.options.grammar is not None and ctx.dtype(given(node, 0)) in _BLOCKED:
+        return _by_channels(ctx, node, block, shape)
     tensor = ctx.tensor(given(node, 0))
     dcr = attr_str(node, "mode", "DCR") == "DCR"
     wide = (n, block, block, depth, h, w) if dcr else (n, depth, block, block, h, w)
     moved = ctx.transpose(ctx.reshape(tensor, wide), (0, 3, 4, 1, 5, 2) if dcr else (0, 1, 4, 2, 5, 3))
     return ctx.set(node.outputs[0], ctx.reshape(moved, (n, depth, h * block, w * block)))
+
+
+def _by_channels(ctx: Context, node: ir.Node, block: int, shape: tuple[int, int, int, int]) -> None:
+    """Blocks innermost (CRD) by putting the channels in the other order first: no more than four axes."""
+    n, c, h, w = shape
+    depth = c // block**2
+    tensor = ctx.channels_last(given(node, 0))
+    pixels = ctx.reshape(tensor, (n * h * w, depth, block**2))
+    turned = ctx.reshape(ctx.transpose(pixels, (0, 2, 1)), (n, h, w, c))
+    spec = turned.spec((n, h * block, w * block, depth))
+    made = ctx.emit("DEPTH_TO_SPACE", [turned], spec, blockSize=block)
+    ctx.set(node.outputs[0], made, layout.channels_last(4))
 
 
 @lowers("SpaceToDepth", quantized=Quantized.SAME)
