@@ -53,6 +53,7 @@ def test_one_source_becomes_every_variant(manifest: Manifest) -> None:
     ids = {item.id for item in manifest.variants}
     expected = {f"rpi4-tflite-{p}" for p in ("fp32", "fp16", "dynamic", "int8")}
     expected |= {f"jetson-orin-nano-onnx-{p}" for p in ("fp32", "int8")}
+    expected |= {f"jetson-orin-nano-tensorrt-{p}" for p in ("fp32", "fp16", "int8")}
     expected |= {"iphone-15-coreml-fp16", "x86-64-litert-tflite-int8", "x86-64-onnx-onnx-fp32"}
     assert expected <= ids
     assert manifest.refused == ()
@@ -75,9 +76,9 @@ def test_every_executed_variant_keeps_the_accuracy_of_the_source(manifest: Manif
 def test_what_ran_is_named_beside_every_verdict(manifest: Manifest) -> None:
     for variant in manifest.variants:
         check = variant.verification
-        emulated = variant.target == "coreml"
-        assert check.method == ("emulated" if emulated else "executed")
-        assert check.runtime in (("edgekit",) if emulated else ("litert", "onnxruntime"))
+        by = {"coreml": "edgekit", "tensorrt": "onnxruntime"}.get(variant.target)
+        assert check.method == ("executed" if by is None else "emulated")
+        assert check.runtime in ((by,) if by else ("litert", "onnxruntime"))
         assert check.runtime_version
         assert check.backend
         assert check.machine
