@@ -226,7 +226,12 @@ def test_the_usual_runtime_of_onnx_files_is_unchanged() -> None:
 
 @pytest.mark.slow
 def test_digits_run_in_the_browser_and_keep_their_accuracy(
-    page: Page, digits: Path, cache: Path, workers: Pool, tmp_path: Path
+    page: Page,
+    digits: Path,
+    cache: Path,
+    workers: Pool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     request = Request(
         source=digits / "model.keras",
@@ -248,3 +253,6 @@ def test_digits_run_in_the_browser_and_keep_their_accuracy(
         assert variant.requires.min_runtime == "1.20.0"
     probed = [item for item in verify_package(tmp_path / "web").checks if item.check == "probes"]
     assert [item.result for item in probed] == ["ok"] * 4
+    monkeypatch.setenv("EDGEKIT_TOOLS", str(tmp_path / "none"))
+    probed = [item for item in verify_package(tmp_path / "web").checks if item.check == "probes"]
+    assert [item.result for item in probed] == ["skipped", "skipped", "ok", "ok"]
