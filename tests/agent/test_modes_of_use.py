@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import select
+import tty
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +18,7 @@ from edgekit_agent import modes
 from edgekit_agent.config import Batch, Config, Home, Stream
 from edgekit_agent.detect import Detected
 from edgekit_agent.errors import ConfigError
+from edgekit_agent.serving.serial_client import SerialModel
 from tests.agent.harness import CONFIG, make_home, running
 from tests.simulators import toy_model
 from tests.simulators.service import FakeService
@@ -43,6 +47,41 @@ async def test_a_sample_on_the_slots_topic_is_answered_on_its_out_topic(
         answers = [item for item in sent if item[0] == "out"]
         assert [slot for _, slot, _ in answers] == ["toy"], "a slot without a stream is left alone"
         assert "error" not in json.loads(answers[0][2])
+
+
+async def test_a_slot_answers_frames_where_its_serial_line_says_so(
+    tmp_path: Path, service: FakeService
+) -> None:
+    pytest.importorskip("serial", reason="pyserial is not installed")
+    ours, theirs = os.openpty()
+    tty.setraw(theirs)
+    toy = toy_model.make()
+    service.add(toy)
+    stream = Stream(kind="serial", slot="toy", port=os.ttyname(theirs), form="frames")
+    config = replace(CONFIG, modes=("stream",), streams=(stream,))
+    async with running(tmp_path, service, config=config) as agent:
+        await agent.install(service.envelope(service.wish(toy)), 1)
+        device = await asyncio.to_thread(SerialModel, Far(ours), timeout=10)
+        sample = np.asarray([[0, 1, 0, 0]], np.float32)
+        answer = await asyncio.to_thread(device.run, {"x": sample})
+    assert device.description.model.startswith("toy@")
+    assert all(np.isfinite(values).all() for values in answer.values())
+    os.close(ours)
+    os.close(theirs)
+
+
+class Far:
+    """The other end of the agent's pty as a client's line."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def read(self, size: int = 1) -> bytes:
+        ready, _, _ = select.select([self._descriptor], [], [], 0.05)
+        return os.read(self._descriptor, size) if ready else b""
+
+    def write(self, data: bytes) -> None:
+        os.write(self._descriptor, data)
 
 
 async def _installed(folder: Path, service: FakeService) -> Home:
