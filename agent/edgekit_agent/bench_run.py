@@ -132,7 +132,7 @@ class Bench:
     def ended(self, order: BenchOrder, state: str, error: EdgekitError) -> BenchResult:
         """The result of an order that gave no figures."""
         retryable = bool(getattr(error, "retryable", False))
-        reason = Reason(code=error.code, text=str(error)[:500], retryable=retryable)
+        reason = Reason(code=error.code, text=_one_line(str(error)), retryable=retryable)
         return self._result(order, state=state, reason=reason)
 
     def _result(self, order: BenchOrder, **facts: Any) -> BenchResult:
@@ -220,6 +220,11 @@ def make_bench(
 _REFUSALS = frozenset(
     {"bench_disabled", "incompatible", "too_many_threads", "runtime_missing", "too_large", "busy"}
 )
+
+
+def _one_line(text: str) -> str:
+    """What a foreign runtime said, fit to be shown: one line of printable characters."""
+    return "".join(sign for sign in " ".join(text.split()) if sign.isprintable())[:500]
 
 
 def peeked(envelope: bytes) -> BenchOrder | None:

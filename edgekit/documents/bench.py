@@ -35,6 +35,14 @@ def _cid(source: Fields) -> str:
     return cid
 
 
+def _line(source: Fields, name: str, limit: int = _SHORT) -> str:
+    """A text that may be shown to people: one line, nothing that steers a terminal."""
+    text = source.text(name, limit=limit)
+    if not text.isprintable():
+        raise source.fail(name, "one line of printable characters was expected")
+    return text
+
+
 def _amount(source: Fields, name: str) -> float:
     value = source.number(name)
     if not 0 <= value <= _LARGE:
@@ -70,7 +78,7 @@ class BenchOrder(Document):
 
     @classmethod
     def _members(cls, source: Fields) -> dict[str, Any]:
-        verb = source.text("verb", limit=_SHORT)
+        verb = _line(source, "verb")
         if verb != VERB:
             raise source.fail("verb", f"{VERB} was expected, the one verb there is")
         issued, expires = source.number("issued"), source.number("expires")
@@ -82,13 +90,13 @@ class BenchOrder(Document):
         return {
             "verb": verb,
             "cid": _cid(source),
-            "device": source.text("device", limit=_SHORT),
+            "device": _line(source, "device"),
             "issued": issued,
             "expires": expires,
-            "release": source.text("release", limit=_SHORT),
-            "package": source.text("package", limit=_SHORT),
-            "variant": source.text("variant", limit=_SHORT),
-            "digest": source.text("digest", limit=_SHORT),
+            "release": _line(source, "release"),
+            "package": _line(source, "package"),
+            "variant": _line(source, "variant"),
+            "digest": _line(source, "digest"),
             "runs": source.integer("runs", low=1, high=MAX_RUNS),
             "seconds": seconds,
             "threads": source.integer("threads", low=1, high=MAX_THREADS),
@@ -139,16 +147,16 @@ class BenchFigures(Document):
             "threads": source.integer("threads", low=1, high=MAX_THREADS),
             "memory_mb": _amount(source, "memory_mb"),
             "base_mb": _amount(source, "base_mb"),
-            "runtime": source.text("runtime", limit=_SHORT),
-            "runtime_version": source.text("runtime_version", limit=_SHORT),
-            "backend": source.text("backend", limit=_SHORT),
+            "runtime": _line(source, "runtime"),
+            "runtime_version": _line(source, "runtime_version"),
+            "backend": _line(source, "backend"),
             "load": _maybe_amount(source, "load"),
             "load_after": _maybe_amount(source, "load_after"),
             "busy": _maybe_amount(source, "busy"),
             "temperature_c": source.maybe_number("temperature_c"),
             "temperature_before_c": source.maybe_number("temperature_before_c"),
             "throttled": source.flag("throttled") if source.has("throttled") else None,
-            "inputs": source.text("inputs", limit=_SHORT),
+            "inputs": _line(source, "inputs"),
         }
 
 
@@ -171,7 +179,7 @@ class BenchResult(Document):
 
     @classmethod
     def _members(cls, source: Fields) -> dict[str, Any]:
-        state = source.text("state", limit=_SHORT)
+        state = _line(source, "state")
         if state not in STATES:
             raise source.fail("state", f"one of {', '.join(STATES)} was expected")
         needed = "figures" if state == "done" else "reason"
@@ -179,11 +187,11 @@ class BenchResult(Document):
             raise source.fail(needed, f"a result that is {state} has them")
         return {
             "cid": _cid(source),
-            "device": source.text("device", limit=_SHORT),
+            "device": _line(source, "device"),
             "state": state,
             "at": source.number("at"),
-            "digest": source.text("digest", limit=_SHORT),
-            "hardware": source.text("hardware", limit=_SHORT),
+            "digest": _line(source, "digest"),
+            "hardware": _line(source, "hardware"),
             "figures": source.maybe("figures", BenchFigures.read),
             "reason": source.maybe("reason", _reason),
         }
@@ -191,10 +199,9 @@ class BenchResult(Document):
 
 def _reason(source: Fields) -> Reason:
     """A reason within bounds: it comes from a device and is shown to people."""
-    found = Reason.read(source)
-    if len(found.code) > _SHORT or len(found.text) > _LONG:
-        raise source.fail("text", f"at most {_LONG} characters were expected")
-    return found
+    _line(source, "code")
+    _line(source, "text", _LONG)
+    return Reason.read(source)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,7 +215,7 @@ class BenchResults(Document):
     @classmethod
     def _members(cls, source: Fields) -> dict[str, Any]:
         return {
-            "device": source.text("device", limit=_SHORT),
+            "device": _line(source, "device"),
             "results": source.objects("results", BenchResult.read),
         }
 
@@ -235,7 +242,7 @@ class Measurement(Document):
     def _members(cls, source: Fields) -> dict[str, Any]:
         words = ("release", "variant", "digest", "profile", "target", "precision", "device", "hardware")
         return {
-            **{name: source.text(name, limit=_SHORT) for name in words},
+            **{name: _line(source, name) for name in words},
             "on_target": source.flag("on_target"),
             "at": source.number("at"),
             "figures": BenchFigures.read(source.child("figures")),

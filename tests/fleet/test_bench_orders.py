@@ -258,6 +258,8 @@ def test_hostile_results_leave_no_trace(line: Line) -> None:
         json.dumps({**body, "figures": {**body["figures"], "n": 10**9}}).encode(),
         json.dumps({**body, "extra": "x" * 40_000}).encode(),
         json.dumps({**body, "state": "failed", "reason": {"code": "x", "text": "y" * 5000}}).encode(),
+        json.dumps({**body, "figures": {**body["figures"], "backend": "\x1b[2J"}}).encode(),
+        json.dumps({**body, "reason": {"code": "x", "text": "a\nb"}}).encode(),
         b'{"median_us": NaN}',
     ):
         line.arrives(junk, cid=order.cid)
