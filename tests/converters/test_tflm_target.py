@@ -12,16 +12,19 @@ from ai_edge_litert import schema_py_generated as schema
 
 from benchmarks.quantization_inputs import MODELS
 from edgekit.rules import load_rules
+from edgekit_converters import hub
 from edgekit_converters.engine.pool import Pool
 from edgekit_converters.errors import Refusal
 from edgekit_converters.targets import load_target
 from edgekit_converters.targets.tflite.lower import Options, build
+from edgekit_converters.targets.tflite.lower.restrict import Restriction
 from edgekit_converters.targets.tflite.runner import LiteRtSession
 from edgekit_converters.targets.tflm import TflmTarget, arena, content
 from tests.conftest import require_package
 from tests.converters import tflm_files as tflm
 from tests.converters.graphs import GraphBuilder
 from tests.converters.quant_models import canonical, residual, samples
+from tests.converters.tflite_ops import floats, parsed
 
 require_package("tflite_micro", "tflm")
 
@@ -134,6 +137,16 @@ def test_without_the_wheel_nothing_is_claimed(tmp_path: Path, monkeypatch: pytes
     assert built.requires.flash_kb is not None
     assert "A guess: the tflite-micro wheel was not installed" in (tmp_path / "main.cc").read_text()
     assert "not measured" in (tmp_path / "README.md").read_text()
+
+
+def test_a_type_that_one_kernel_lacks_is_said_in_another_operator() -> None:
+    """TFLM's EXPAND_DIMS takes no int32: the largest place of Hardmax has its axis back by a RESHAPE."""
+    model = hub.canonical(parsed("g (float[1, 3, 4] x) => (float[1, 3, 4] y) { y = Hardmax <axis = 1> (x) }"))
+    made = build(model.model, options=Options(grammar=Restriction(load_rules("tflm-0"))))
+    assert "EXPAND_DIMS" not in made.facts["ops"]
+    sample = floats(1, 3, 4)
+    expected = (sample == sample.max(axis=1, keepdims=True)).astype(np.float32)
+    np.testing.assert_array_equal(tflm.in_tflm(made.data, [sample]), expected)
 
 
 def test_a_graph_whose_sums_tflm_gets_wrong_keeps_them_in_float(tmp_path: Path) -> None:
