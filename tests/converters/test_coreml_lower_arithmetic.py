@@ -203,3 +203,21 @@ def test_a_fault_of_a_rule_of_ours_is_no_refusal(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(RULES, "Relu", RULES["Relu"]._replace(emit=broken))
     with pytest.raises(AttributeError, match="no_such_attribute"):
         lowered(node_model("Relu", {"x": X}))
+
+
+def test_an_input_is_compared_with_a_threshold_before_it_is_rounded() -> None:
+    """What a tree asks. In float16 both numbers become 1000, and the answer another one."""
+    x = np.array([[0.0, 1000.2, 3.0], [0.0, 1000.05, 3.0]], np.float32)
+    nodes = [
+        helper.make_node("Gather", ["x", "column"], ["f"], axis=1),
+        helper.make_node("LessOrEqual", ["f", "threshold"], ["left"]),
+        helper.make_node("Where", ["left", "low", "high"], ["y"]),
+    ]
+    constants: dict[str, Array] = {
+        "column": np.array([1], np.int64),
+        "threshold": np.array(1000.1, np.float32),
+        "low": np.array(0.25, np.float32),
+        "high": np.array(0.75, np.float32),
+    }
+    model = graph_model(nodes, {"x": x}, ["y"], constants=constants)
+    same(model, {"x": x}, rounding="float16", precision="fp16")

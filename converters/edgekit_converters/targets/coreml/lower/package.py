@@ -42,6 +42,19 @@ _PAIR_BREAKERS = {
     "common::distributive_quantized_binary_op_scale_normalization",
     "common::merge_affine_dequantize_with_consecutive_ops",
 }
+_COMPARES = frozenset({"equal", "greater", "greater_equal", "less", "less_equal", "not_equal"})
+_MOVES = frozenset(
+    {
+        "concat",
+        "expand_dims",
+        "gather",
+        "gather_along_axis",
+        "reshape",
+        "slice_by_index",
+        "squeeze",
+        "transpose",
+    }
+)
 _BACKEND = "backend_mlprogram"
 LABEL = "classLabel"
 """What a classifier's label output is called, as coremltools' own converters call it."""
@@ -65,13 +78,35 @@ def optimise(program: Any, *, half: bool, quantized: bool) -> None:
 
 def _fits_half(op: Any) -> bool:
     """Whether an op may be computed in float16: its constants stay in range, and small ones are not lost."""
-    if op.op_type == "identity":
+    if op.op_type == "identity" or _is_threshold(op):
         return False
     inputs = [
         v for value in op.inputs.values() for v in (value if isinstance(value, (list, tuple)) else (value,))
     ]
     constants = [item.val for item in inputs if item is not None and item.val is not None]
     return not any(_is_lost(np.asarray(value)) for value in constants)
+
+
+def _is_threshold(op: Any) -> bool:
+    """Whether it compares an input of the model as it came, or moves it to where that is done: a tree's
+    question. An input that is rounded first goes the other way at a threshold, which is no small error."""
+    if op.op_type in _COMPARES:
+        return any(_is_raw(item) for item in (op.inputs["x"], op.inputs["y"]))
+    if op.op_type not in _MOVES or not all(_is_raw(item) for item in op.outputs):
+        return False
+    return any(_is_threshold(reader) for item in op.outputs for reader in item.child_ops)
+
+
+def _is_raw(var: Any) -> bool:
+    """Whether it is an input of the model, or elements of one."""
+    if var is None or var.val is not None:
+        return False
+    if var.op is None:
+        return True
+    if var.op.op_type not in _MOVES:
+        return False
+    values = var.op.inputs.get("values")
+    return all(_is_raw(item) for item in values) if values else _is_raw(var.op.inputs.get("x"))
 
 
 def _is_lost(value: Any) -> bool:
