@@ -30,7 +30,7 @@ from edgekit_converters.targets.onnx.web.server import Server
 from edgekit_converters.targets.onnx.web.session import Page, WebSession
 from edgekit_converters.targets.onnx.web.tool import tools
 from tests.conftest import in_ci, require_service
-from tests.converters.graphs import save, small_cnn
+from tests.converters.graphs import GraphBuilder, save, small_cnn
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -205,14 +205,14 @@ def test_the_server_gives_nothing_without_its_word_nor_outside_its_folder(tmp_pa
 
 
 def test_without_its_tools_a_variant_for_pages_is_prepared_and_says_so(
-    cnn: Path, tmp_path: Path, workers: Pool, monkeypatch: pytest.MonkeyPatch
+    cnn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("EDGEKIT_TOOLS", str(tmp_path / "none"))
+    monkeypatch.setenv("EDGEKIT_TOOLS", str(tmp_path / "none"))  # workers of its own: they inherit it
     out = tmp_path / "out"
     request = Request(
         source=cnn, profiles=("web-wasm",), precisions=("fp32",), out=out, cache=tmp_path / "cache"
     )
-    (found,) = convert(request, pool=workers).manifest.variants
+    (found,) = convert(request).manifest.variants
     assert (found.verification.method, found.verification.verdict) == ("prepared", "unverified")
     assert found.requires.runtime == "ort-web"
     assert found.probe is None
@@ -224,21 +224,54 @@ def test_the_usual_runtime_of_onnx_files_is_unchanged() -> None:
     assert load_target("onnx", "ort-web").runtime == "ort-web"
 
 
-@pytest.mark.slow
+CONTRACT = """
+[model]
+name = "digits"
+version = "1"
+[[outputs]]
+name = "probabilities"
+task = "classification"
+activation = "softmax"
+[data]
+calibration = "calibration.npz"
+validation = "validation.npz"
+[[metrics]]
+name = "top1"
+tolerance = 0.02
+"""
+
+
+def trained_digits(folder: Path) -> Path:
+    """A small network of scikit-learn on its digits, as an ONNX file, with contract and data beside it."""
+    from sklearn.datasets import load_digits
+    from sklearn.neural_network import MLPClassifier
+
+    data = load_digits()
+    images = (data.data / 16).astype(np.float32)
+    learnt = MLPClassifier((32,), max_iter=300, random_state=0, tol=0.01).fit(
+        images[:1200], data.target[:1200]
+    )
+    g = GraphBuilder((64,))
+    y = "x"
+    for weight, bias in zip(learnt.coefs_, learnt.intercepts_, strict=True):
+        y = g.op("Relu", y) if y != "x" else y
+        y = g.op("Gemm", y, g.constant(weight.astype(np.float32)), g.constant(bias.astype(np.float32)))
+    g.nodes.append(helper.make_node("Softmax", [y], ["probabilities"], axis=-1))
+    (folder / "model.toml").write_text(CONTRACT)
+    np.savez(folder / "calibration.npz", x=images[:200])
+    np.savez(folder / "validation.npz", x=images[1200:], labels=data.target[1200:])
+    return save(g.model("probabilities", (10,)), folder / "model.onnx")
+
+
 def test_digits_run_in_the_browser_and_keep_their_accuracy(
-    page: Page,
-    digits: Path,
-    cache: Path,
-    workers: Pool,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    page: Page, workers: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     request = Request(
-        source=digits / "model.keras",
+        source=trained_digits(tmp_path),
         profiles=("web-wasm", "x86-64-onnx"),
         precisions=("fp32", "int8"),
         out=tmp_path / "web",
-        cache=cache,
+        cache=tmp_path / "cache",
     )
     found = {item.id: item for item in convert(request, pool=workers).manifest.variants}
     for precision in ("fp32", "int8"):
@@ -249,6 +282,7 @@ def test_digits_run_in_the_browser_and_keep_their_accuracy(
         assert "wasm" in str(check.backend)
         other = found[f"x86-64-onnx-onnx-{precision}"]
         assert variant.files[0].sha256 == other.files[0].sha256
+        assert check.metrics["top1"]["source"] > 0.88
         assert check.metrics["top1"]["variant"] == other.verification.metrics["top1"]["variant"]
         assert variant.requires.min_runtime == "1.20.0"
     probed = [item for item in verify_package(tmp_path / "web").checks if item.check == "probes"]
