@@ -168,6 +168,22 @@ def test_an_operator_newer_than_the_parser_is_named() -> None:
     assert caught.value.code == "opset_too_new"
 
 
+def determinant(g: GraphBuilder) -> tuple[str, list[int]]:
+    """An operator that the parser does not read and nothing spells out."""
+    return g.op("Det", g.op("Relu", "x")), [3]
+
+
+def test_what_the_parser_does_not_read_is_refused_on_a_board_and_left_to_cuda_behind_triton(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(Refusal, match="Det") as caught:
+        graph.make(job_of(tmp_path, determinant, rules=TEN), TEN)
+    assert caught.value.code == "unsupported_op"
+    made = graph.make(job_of(tmp_path, determinant, rules="triton-10.3"), "triton-10.3")
+    assert "Det" in made.facts["no_engine"]
+    assert "Det" in [node.op_type for node in onnx.load_from_string(made.data).graph.node]
+
+
 @pytest.fixture
 def device(tmp_path: Path) -> Device:
     folder = tmp_path / "variant"

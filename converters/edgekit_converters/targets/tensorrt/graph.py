@@ -149,9 +149,24 @@ def _channel_axis(node: onnx.NodeProto, rank: int) -> int | None:
 
 
 def _typed(job: Job, rules: Rules) -> tuple[ir.Model, dict[str, Any]]:
-    """The graph in the precision asked for."""
-    model, facts = ir.load(job.hub), {}
+    """The graph in the precision asked for.
+
+    Behind Triton an operator that the parser does not read is no refusal: onnxruntime leaves it to CUDA.
+    """
     supported = frozenset(name for entry in rules.allow for name in entry.ops) or None
+    try:
+        return _in_operators(job, rules, supported)
+    except Refusal as error:
+        if rules.target != "triton" or error.code != "unsupported_op":
+            raise
+        model, facts = _in_operators(job, rules, None)
+        return model, {**facts, "no_engine": f"not all of it is TensorRT's: {error.message}"}
+
+
+def _in_operators(
+    job: Job, rules: Rules, supported: frozenset[str] | None
+) -> tuple[ir.Model, dict[str, Any]]:
+    model, facts = ir.load(job.hub), {}
     samples = None if job.calibration is None else Path(job.calibration)
     if job.precision == "int8":
         from edgekit_converters.quantize.pipeline import GOAL, for_target
