@@ -32,6 +32,8 @@ WAITING, SENT, FILE, DONE, REFUSED, FAILED, EXPIRED = (
 OPEN = (WAITING, SENT, FILE)
 ALLOWANCE = 240.0
 """Seconds an order is good beside the time it gives to measuring: fetching, loading, sending."""
+RUNS = 2000
+"""Most inferences of a measurement by default: a model of 20 µs is then watched for 40 ms."""
 LATE = 30.0
 """Seconds a result may come after its order has expired."""
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
@@ -43,7 +45,7 @@ class Asked:
     `wait` seconds. `variants` empty: every one that fits the device."""
 
     variants: tuple[str, ...] = ()
-    runs: int = 200
+    runs: int = RUNS
     seconds: float = 10.0
     threads: int = 1
     wait: float = 600.0
@@ -62,7 +64,7 @@ class Asked:
             raise fields.fail("wait", f"at most {MAX_VALID / 86_400:.0f} days were expected")
         return cls(
             variants=fields.texts("variants"),
-            runs=fields.integer("runs", 200, low=1, high=MAX_RUNS),
+            runs=fields.integer("runs", RUNS, low=1, high=MAX_RUNS),
             seconds=seconds,
             threads=fields.integer("threads", 1, low=1, high=MAX_THREADS),
             wait=wait,

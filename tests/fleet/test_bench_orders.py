@@ -220,7 +220,7 @@ def test_on_target_is_only_what_ran_on_the_variants_own_profile(line: Line) -> N
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
-        ({"n": 5000}, "200 were ordered"),
+        ({"n": 5000}, "2000 were ordered"),
         ({"threads": 4}, "1 were ordered"),
         ({"runtime": "onnxruntime"}, "the variant is for litert"),
         ({"median_us": 9e8, "p90_us": 9e8, "p99_us": 9e8}, "more time than has passed"),

@@ -113,7 +113,8 @@ def _best(among: Sequence[Candidate], objective: str) -> Candidate:
 def _explained(
     picked: Candidate, among: Sequence[Candidate], own: Sequence[Candidate], budget: Budget, reason: str
 ) -> str:
-    why = reason if len(among) > 1 else "nothing else keeps the budget as surely"
+    alone = "nothing else keeps the budget as surely" if len(own) > 1 else "it keeps the budget"
+    why = reason if len(among) > 1 else alone
     parts = [f"{picked.id} is picked: {why}", "; ".join(_known(picked, term) for term in budget.terms)]
     if any(_on_host(picked, term) for term in budget.terms):
         parts.append("That latency is this computer's, not the board's: edgekit bench measures there")

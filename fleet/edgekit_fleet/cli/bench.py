@@ -49,7 +49,7 @@ def bench() -> None:
 @click.option("--device", "devices", multiple=True, metavar="NAME", help="Which device; may be repeated.")
 @click.option("--where", default="", metavar="QUERY", help="Devices like a ring's query: hardware=rpi4 …")
 @click.option("--variant", "variants", multiple=True, metavar="ID", help="Only these; default: all that fit.")
-@click.option("--runs", default=200, show_default=True, help="Most inferences a variant.")
+@click.option("--runs", default=2000, show_default=True, help="Most inferences a variant.")
 @click.option("--seconds", default=10.0, show_default=True, help="Longest time of them.")
 @click.option("--threads", default=1, show_default=True, help="Threads the runtime gets.")
 @click.option("--wait", default="10m", show_default=True, help="How long to wait for a device that is away.")
@@ -259,20 +259,20 @@ def _circumstances(found: Mapping[str, Any]) -> list[str]:
     others = f"{100 * busy:.0f} % of the cores" if busy is not None else "an unknown share"
     load = f"{_figure(figures, 'load')} before, {_figure(figures, 'load_after')} after"
     return [
-        f"latency {latency} over {figures['n']} runs of {figures['inputs']}, {figures['threads']} threads",
+        f"latency {latency} over {figures['n']} runs of {figures['inputs']}, threads {figures['threads']}",
         f"memory {figures['memory_mb']:.0f} MiB at its peak, {figures['base_mb']:.0f} before the model",
         f"{figures['runtime']} {figures['runtime_version']}, computed by {figures['backend']}",
         f"load {load}; other processes used {others}",
-        f"temperature {_figure(figures, 'temperature_c')} °C, {text[figures.get('throttled')]}",
+        f"temperature {_figure(figures, 'temperature_c', ' °C')}, {text[figures.get('throttled')]}",
         f"profile {found['profile']}, device {found['hardware']}: "
         + ("on target" if found["on_target"] else "not on target"),
         f"variant {found['digest']}",
     ]
 
 
-def _figure(figures: Mapping[str, Any], name: str) -> str:
+def _figure(figures: Mapping[str, Any], name: str, unit: str = "") -> str:
     found = figures.get(name)
-    return "unknown" if found is None else f"{found:g}"
+    return "unknown" if found is None else f"{found:g}{unit}"
 
 
 def _write(benches: Sequence[Mapping[str, Any]], out: Path) -> None:
