@@ -63,11 +63,15 @@ def test_a_power_of_two_is_never_below_what_it_must_hold() -> None:
 
 
 def test_what_is_never_negative_gets_all_256_values_without_a_zero_point() -> None:
-    assert activation_grid(0.0, 255.0, "int8", symmetric=True, unsigned=True).type == "uint8"
-    assert activation_grid(0.0, 255.0, "int8", symmetric=True, unsigned=True).scale == 1.0
-    assert activation_grid(-0.1, 127.0, "int8", symmetric=True, unsigned=True).type == "int8"
-    assert activation_grid(0.0, 65535.0, "int16", symmetric=True, unsigned=True).type == "uint16"
-    assert activation_grid(0.0, 127.0, "int8", symmetric=True).type == "int8"
+    """Unsigned integers are written as signed ones from the least up: the same values."""
+    for kind, most in (("int8", 255.0), ("int16", 65535.0)):
+        grid = activation_grid(0.0, most, kind, symmetric=True, unsigned=True)
+        assert (grid.type, grid.scale, grid.low, grid.high) == (kind, 1.0, 0.0, most)
+        finer = activation_grid(0.0, most, kind, symmetric=True, unsigned=True, power_of_two=True)
+        assert finer == grid
+    signed = activation_grid(-0.1, 127.0, "int8", symmetric=True, unsigned=True)
+    assert (signed.scale, signed.zero_point) == (1.0, 0)
+    assert activation_grid(0.0, 127.0, "int8", symmetric=True) == signed
 
 
 def test_twelve_bits_of_a_parameter_use_twelve_bits() -> None:

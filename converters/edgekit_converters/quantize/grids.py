@@ -16,7 +16,6 @@ LIMITS = {
     "uint4": (0, 15),
     "int8": (-128, 127),
     "uint8": (0, 255),
-    "uint16": (0, 65535),
     "int16": (-32768, 32767),
     "int32": (-(2**31), 2**31 - 1),
 }
@@ -56,15 +55,17 @@ def activation_grid(
 ) -> Grid:
     """The grid of type `kind` for values within [low, high]; zero is always exactly on it.
 
-    With `unsigned` a symmetric grid of values that are never negative has unsigned integers.
+    With `unsigned` a symmetric grid of values that are never negative is that of unsigned integers. It is
+    written in signed ones whose zero point is the least: the same values, and one type in the whole graph.
     """
     low, high = min(low, 0.0), max(high, 0.0)
     if symmetric or power_of_two:
-        kind = f"u{kind}" if unsigned and low == 0.0 and kind in ("int8", "int16") else kind
-        scale = max(-low, high) / LIMITS[kind][1]
+        least, most = LIMITS[kind]
+        zero = least if unsigned and low == 0.0 else 0
+        scale = max(-low, high) / (most - zero)
         if power_of_two:
             scale = float(powers_of_two(np.float64(max(scale, _SMALLEST))))
-        return Grid(type=kind, scale=_float32(scale), zero_point=0)
+        return Grid(type=kind, scale=_float32(scale), zero_point=zero)
     least, most = LIMITS[kind]
     scale = _float32((high - low) / (most - least))
     zero = round(least - low / scale)

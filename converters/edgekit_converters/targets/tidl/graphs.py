@@ -63,7 +63,10 @@ def delivered(model: ir.Model) -> onnx.ModelProto:
             build = builder_for(node, names)
             values = applied(_gelu, node, build)
             assert values is not None
+            name = str(node.outputs[0].name)
             replace(copy.graph, node, build, values)
+            assert values[0] is not None
+            values[0].name = name
     proto = hub.to_proto(copy)
     proto.ir_version = IR_VERSION
     del proto.opset_import[:]
