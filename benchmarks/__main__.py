@@ -18,6 +18,7 @@ NAMES = (
     "node_coverage",
     "node_coverage_peers",
     "quantization",
+    "armnn",
     "agent_memory",
     "serving_overhead",
 )
