@@ -1,7 +1,8 @@
 """What a device remembers about measurements: which orders it has taken, and which one is under way.
 
 ``state/bench.json``, written before anything is measured, so that neither a replayed message nor a restart
-runs an order twice; an order is forgotten when it has expired. The lock beside it lets one measurement run
+runs an order twice. An order that has expired is forgotten only when room is needed: a clock that was set
+back does not make it new again. The lock beside it lets one measurement run
 at a time, the resident agent's or that of ``edgekit-agent bench``.
 """
 
@@ -56,7 +57,9 @@ class BenchBook:
             BusyError: too many orders that are still good are remembered.
             StorageError: it cannot be written; nothing may be measured then.
         """
-        taken = {cid: until for cid, until in self._read()["taken"].items() if until > now}
+        taken = self._read()["taken"]
+        if len(taken) >= _KEPT:
+            taken = {cid: until for cid, until in taken.items() if until > now}
         if len(taken) >= _KEPT:
             raise BusyError(f"{_KEPT} orders were taken that have not expired", code="too_many_orders")
         taken[order.cid] = order.expires

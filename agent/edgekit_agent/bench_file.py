@@ -12,7 +12,7 @@ import contextlib
 import json
 import threading
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -29,11 +29,11 @@ from edgekit.documents import (
 from edgekit.errors import DocumentError
 from edgekit.files import atomic_write, read_bytes
 from edgekit.wire import parse_object
-from edgekit_agent.bench_run import make_bench
+from edgekit_agent.bench_run import Bench, make_bench
 from edgekit_agent.clock import SystemClock
 from edgekit_agent.config import Home, load_config, load_identity
 from edgekit_agent.detect import detect
-from edgekit_agent.errors import BusyError, ConfigError
+from edgekit_agent.errors import BusyError, ConfigError, VerificationError
 from edgekit_agent.state import status
 
 ORDERS = "orders.json"
@@ -49,7 +49,7 @@ def run_file(home: Home, request: Path, out: Path) -> BenchResults:
         NotEnrolledError: this home has no identity.
         ConfigError: the file is no request.
         BusyError: the agent of this home installs something, or another measurement runs.
-        VerificationError: nobody of trust gave an order, or it was carried out before.
+        VerificationError: nobody of trust gave any of the orders, or all were carried out before.
         StorageError: this device cannot write.
     """
     identity, config = load_identity(home), load_config(home.config)
@@ -58,11 +58,24 @@ def run_file(home: Home, request: Path, out: Path) -> BenchResults:
         envelopes = _orders(archive, request)
         with _served(archive) as url:
             bench = make_bench(home, config.limits, replace(identity, url=url), detect(config), SystemClock())
-            stop = threading.Event()
-            results = tuple(bench.measure(envelope, stop=stop) for envelope in envelopes)
+            results = _carried_out(bench, envelopes)
     found = BenchResults(device=identity.device, results=results)
     atomic_write(out, _signed(home, identity, found).to_bytes())
     return found
+
+
+def _carried_out(bench: Bench, envelopes: Sequence[bytes]) -> tuple[BenchResult, ...]:
+    """What is left to do of a file: an order that was carried out before an interruption is passed over."""
+    results: list[BenchResult] = []
+    doubt: VerificationError | None = None
+    for envelope in envelopes:
+        try:
+            results.append(bench.measure(envelope, stop=threading.Event()))
+        except VerificationError as error:
+            doubt = doubt or error
+    if doubt is not None and not results:
+        raise doubt
+    return tuple(results)
 
 
 def _check_idle(home: Home) -> None:

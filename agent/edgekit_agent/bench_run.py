@@ -97,19 +97,26 @@ class Bench:
     def _verified(self, envelope: bytes) -> BenchOrder | BenchResult:
         shutil.rmtree(self._work, ignore_errors=True)
         claimed = peeked(envelope)
-        if claimed is not None and self.book.knows(claimed.cid):
-            raise VerificationError(
-                f"order {claimed.cid} was carried out before",
-                code="replayed",
-                stage="envelope",
-                where="order",
-            )
+        if claimed is not None:
+            self._check_new(claimed)
         try:
             return self.trust.order(envelope, now=self.clock.now(), store=self._work)
         except VerificationError as error:
             if error.stage != "package" or claimed is None:
                 raise
+            self.book.take(claimed, now=self.clock.now())
+            self.book.done()
             return self.ended(claimed, "refused", error)
+
+    def _check_new(self, claimed: BenchOrder) -> None:
+        """What can be told without checking a signature, which costs more."""
+        cid, code = claimed.cid, ""
+        if self.book.knows(cid):
+            code, text = "replayed", f"order {cid} was carried out before"
+        elif claimed.expires <= self.clock.now():
+            code, text = "expired", f"order {cid} has expired"
+        if code:
+            raise VerificationError(text, code=code, stage="envelope", where="order")
 
     def _carried_out(self, order: BenchOrder, stop: threading.Event) -> BenchResult:
         try:

@@ -2,7 +2,7 @@
 
 ``d/<id>/cmd/<cid>`` carries an `Envelope` of a `BenchOrder`, ``d/<id>/res/<cid>`` the `BenchResult`; neither
 is retained. An order is bound to one device, has an expiry of its own (MQTT 3.1.1 messages have none) and
-is good once: a device remembers its `cid` until it has expired. `Measurements` is what operators keep and
+is good once: a device remembers its `cid`. `Measurements` is what operators keep and
 the compiler reads.
 """
 

@@ -193,9 +193,11 @@ def test_a_package_that_was_invalidated_is_not_measured(service: FakeService, tm
     service.add(toy)
     service.repo.remove_target(f"packages/toy/{toy.manifest.version}/package.json")
     service.repo.publish()
-    result = measure(bench_of(Home(path=tmp_path / "dev"), service), signed(service, order(toy)))
+    bench = bench_of(Home(path=tmp_path / "dev"), service)
+    result = measure(bench, signed(service, order(toy)))
     assert result.reason is not None
     assert (result.state, result.reason.code) == ("refused", "target_missing")
+    assert bench.book.knows(result.cid), "it is not looked into a second time"
 
 
 @pytest.mark.parametrize(
@@ -238,7 +240,19 @@ def test_two_measurements_never_run_at_once(service: FakeService, tmp_path: Path
         measure(bench, signed(service, order(toy)))
 
 
-def test_an_expired_order_is_forgotten_and_a_book_that_is_full_refuses(tmp_path: Path) -> None:
+def test_a_clock_set_back_makes_no_order_new_again(service: FakeService, tmp_path: Path) -> None:
+    toy = make()
+    service.add(toy)
+    bench = bench_of(Home(path=tmp_path / "dev"), service)
+    old = order(toy)
+    bench.book.take(old, now=time.time())
+    bench.book.take(order(toy, cid="c0ffee0124"), now=old.expires + 1000)
+    with pytest.raises(VerificationError) as caught:
+        measure(bench, signed(service, old))
+    assert caught.value.code == "replayed"
+
+
+def test_expired_orders_make_room_and_a_book_that_is_full_refuses(tmp_path: Path) -> None:
     book, toy = BenchBook(tmp_path), make()
     for number in range(1000):
         if number in (0, 999):
@@ -427,6 +441,9 @@ def test_a_device_without_a_network_measures_from_a_file(
     with pytest.raises(VerificationError):
         run_file(home, request, tmp_path / "again")
     assert not (tmp_path / "again").exists()
+    more = (signed(service, order(toy, cid=cid)) for cid in ("c0ffee0123", "c0ffee0124"))
+    rest = run_file(home, bundle(tmp_path / "more", service, *more), tmp_path / "rest")
+    assert [result.cid for result in rest.results] == ["c0ffee0124"]
 
 
 @pytest.mark.parametrize("content", [b"", b"no zip", b"PK\x05\x06" + b"\0" * 18])
