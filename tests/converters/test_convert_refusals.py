@@ -13,7 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edgekit.errors import UsageError
 from edgekit.package import load_package
+from edgekit_converters.engine.convert import convert
+from edgekit_converters.engine.pool import Pool
+from edgekit_converters.engine.request import Request, Result
 from edgekit_converters.npz import load_arrays
 from edgekit_converters.onnx_session import OnnxSession
 from edgekit_converters.report.doubts import warned
@@ -31,6 +35,14 @@ def model(tmp_path: Path) -> Path:
 def samples(path: Path, n: int = 64, scale: float = 1.0, **extra: Any) -> Path:
     np.savez(path, x=scale * np.random.default_rng(1).random((n, 3, 8, 8), np.float32), **extra)
     return path
+
+
+def converted(model: Path, cache: Path, workers: Pool, **options: Any) -> Result:
+    """The same in this process, with warm workers."""
+    request = Request(
+        source=model, profiles=("x86-64-onnx",), out=model.parent / "out", cache=cache, **options
+    )
+    return convert(request, pool=workers)
 
 
 def test_without_data_float_ships_unverified_and_int8_is_refused(
@@ -66,24 +78,16 @@ def test_with_calibration_and_labels_int8_is_proven(model: Path, cache: Path, tm
 
 
 def test_evaluation_data_outside_of_the_calibrated_range_are_a_warning(
-    model: Path, cache: Path, tmp_path: Path
+    model: Path, cache: Path, workers: Pool, tmp_path: Path
 ) -> None:
     calibration = samples(tmp_path / "cal.npz", 64)
-    for scale, said in ((1.0, []), (1.3, ["range_left"]), (255.0, ["scale_differs_from_validation"])):
+    for scale, said in ((1.0, []), (1.3, ["range_left"])):
         validation = samples(tmp_path / f"val-{scale}.npz", 64, scale)
-        options = (
-            "--calibration",
-            calibration,
-            "--validation",
-            validation,
-            "--out",
-            tmp_path / "out",
-            "--json",
+        found = converted(
+            model, cache, workers, precisions=("int8",), calibration=calibration, validation=validation
         )
-        done = edgekit("convert", model, *ONNX_HOST, *options, cache=cache, check=(0, 3))
-        assert json.loads(done.out)["warnings"] == said
-        notes = json.loads((tmp_path / "out" / "report" / "report.json").read_text())["notes"]
-        assert [warned(code) in notes for code in said] == [True] * len(said)
+        assert found.report["warnings"] == said
+        assert all(warned(code) in found.report["notes"] for code in said)
 
 
 @pytest.mark.parametrize(
@@ -97,39 +101,42 @@ def test_evaluation_data_outside_of_the_calibrated_range_are_a_warning(
     ],
 )
 def test_labels_of_another_task_are_a_usage_error_with_the_field(
-    task: str, labels: Any, said: str, model: Path, cache: Path, tmp_path: Path
+    task: str, labels: Any, said: str, model: Path, cache: Path, workers: Pool, tmp_path: Path
 ) -> None:
     (tmp_path / "model.toml").write_text(f'[[outputs]]\nname = "y"\ntask = "{task}"\n')
     validation = samples(tmp_path / "val.npz", 64, labels=labels)
-    options = ("--precision", "fp32", "--validation", validation, "--out", tmp_path / "out")
-    done = edgekit("convert", model, *ONNX_HOST, *options, cache=cache, check=(2,))
-    assert "val.npz: labels" in done.err
-    assert said in done.err
+    with pytest.raises(UsageError) as caught:
+        converted(model, cache, workers, precisions=("fp32",), validation=validation)
+    assert caught.value.exit_code == 2
+    assert str(caught.value.where).endswith("val.npz: labels")
+    assert said in str(caught.value)
     assert not (tmp_path / "out").exists()
 
 
 def test_labels_that_nothing_takes_do_not_blame_the_calibration(
-    model: Path, cache: Path, tmp_path: Path
+    cache: Path, workers: Pool, tmp_path: Path
 ) -> None:
     validation = samples(tmp_path / "val.npz", 64, labels=np.zeros((64, 5, 5), np.float32))
-    options = ("--precision", "fp32", "--validation", validation, "--out", tmp_path / "out")
-    (tmp_path / "model.toml").write_text('[[outputs]]\nname = "y"\nactivation = "none"\n')
-    done = edgekit("convert", _untold(tmp_path), *ONNX_HOST, *options, cache=cache)
-    assert "calibration data" not in done.out
-    assert "labels are not used: no output has a task" in done.out
-
-
-def _untold(folder: Path) -> Path:
     g = GraphBuilder((3, 8, 8))
-    return save(g.model(g.op("Relu", "x"), [3, 8, 8]), folder / "relu.onnx")
+    model = save(g.model(g.op("Relu", "x"), [3, 8, 8]), tmp_path / "relu.onnx")
+    notes = converted(model, cache, workers, precisions=("fp32",), validation=validation).report["notes"]
+    assert not any("calibration data" in note for note in notes)
+    assert any("labels are not used: no output has a task" in note for note in notes)
 
 
-def test_a_model_too_small_for_four_bits_is_told_why(model: Path, cache: Path, tmp_path: Path) -> None:
-    options = ("--profile", "x86-64-litert", "--precision", "int4", "--out", tmp_path / "out")
-    done = edgekit("convert", model, *options, cache=cache, check=(3,))
-    assert "no weight became int4" in done.out
-    assert "4096" in done.out
-    assert "fp16 weights" not in done.out
+def test_a_model_too_small_for_four_bits_is_told_why(
+    model: Path, cache: Path, workers: Pool, tmp_path: Path
+) -> None:
+    request = Request(
+        source=model,
+        profiles=("x86-64-litert",),
+        precisions=("int4",),
+        out=tmp_path / "out",
+        cache=cache,
+    )
+    (refused,) = convert(request, pool=workers).manifest.refused
+    assert "no weight became int4" in refused.detail
+    assert "4096" in refused.detail
 
 
 def _gigantic(g: GraphBuilder) -> Any:
@@ -160,14 +167,19 @@ def _dropping(g: GraphBuilder) -> Any:
     ],
 )
 def test_sizes_and_nodes_that_cannot_be_are_named_with_the_file(
-    shape: tuple[int, ...], build: Any, code: int, said: str, cache: Path, tmp_path: Path
+    shape: tuple[int, ...], build: Any, code: int, said: str, cache: Path, workers: Pool, tmp_path: Path
 ) -> None:
     model = save(build(GraphBuilder(shape)), tmp_path / "m.onnx")
-    options = ("--precision", "fp32", "--out", tmp_path / "out")
-    done = edgekit("convert", model, *ONNX_HOST, *options, cache=cache, check=(code,))
-    assert said in done.out + done.err
+    if code == 2:
+        with pytest.raises(UsageError) as caught:
+            converted(model, cache, workers, precisions=("fp32",))
+        assert said in str(caught.value)
+        assert str(caught.value.where).endswith("m.onnx")
+    else:
+        (refused,) = converted(model, cache, workers, precisions=("fp32",)).manifest.refused
+        assert said in refused.detail
+        assert "raw.onnx" not in refused.detail
     assert (tmp_path / "out").exists() == (code == 3)
-    assert "raw.onnx" not in done.out
 
 
 def test_an_unknown_profile_names_the_nearest(model: Path, cache: Path, tmp_path: Path) -> None:
