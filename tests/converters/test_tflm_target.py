@@ -114,6 +114,15 @@ def test_more_samples_at_once_are_refused() -> None:
     assert _refused(tflm.file_of(model)).code == "fixed_batch"
 
 
+def test_tensors_without_elements_are_refused_which_tflm_would_get_wrong() -> None:
+    graph = (
+        "g (float[1, 0, 4] x) => (float[1, 4] y) <int64[1] a = {1}> { y = ReduceMin <keepdims = 0> (x, a) }"
+    )
+    refused = _refused(build(hub.canonical(parsed(graph)).model).data)
+    assert refused.code == "unsupported_attribute"
+    assert "REDUCE_MIN has a tensor without elements" in refused.message
+
+
 def test_what_only_loading_shows_is_refused_in_tflms_own_words() -> None:
     model = schema.ModelT.InitFromPackedBuf(build(canonical(residual)).data)
     softmax = model.subgraphs[0].operators[-1]

@@ -28,7 +28,7 @@ class Content:
     `operators`: all of them, in the order of their first use; `inputs` and `outputs`: positions by tensor
     name; `stateful`: whether tensors last from one inference to the next; `hybrid`: the first operator with
     float activations and integer weights; `half`: whether constants are float16; `batch`: the samples that
-    the inputs take at once.
+    the inputs take at once; `empty`: the first operator with a tensor that has no elements.
     """
 
     operators: tuple[str, ...]
@@ -38,6 +38,7 @@ class Content:
     hybrid: str | None
     half: bool
     batch: int
+    empty: str | None = None
 
 
 def read(data: bytes) -> Content:
@@ -45,6 +46,7 @@ def read(data: bytes) -> Content:
     model = schema.ModelT.InitFromPackedBuf(data)
     graph = model.subgraphs[0]
     constant = {index for index, item in enumerate(graph.tensors) if _filled(model, item)}
+    moving = {int(i) for i in graph.inputs} | {int(i) for op in graph.operators for i in op.outputs}
     named = [(_name(model, op), op) for op in graph.operators]
     return Content(
         operators=tuple(dict.fromkeys(_name(model, op) for part in model.subgraphs for op in part.operators)),
@@ -53,6 +55,7 @@ def read(data: bytes) -> Content:
         stateful=any(item.isVariable for item in graph.tensors),
         hybrid=next((name for name, op in named if _hybrid(graph, op, name, constant)), None),
         half=any(graph.tensors[index].type == _HALF for index in constant),
+        empty=next((name for name, op in named if _no_elements(graph, op, moving)), None),
         batch=max((_leading(graph.tensors[index]) for index in graph.inputs), default=1),
     )
 
@@ -72,6 +75,12 @@ def require(found: Content, rules: Rules) -> None:
             f"the file takes {found.batch} samples at once, and TFLite Micro changes no shape",
             remedy="give the float model: its batch becomes one",
             code="fixed_batch",
+        )
+    if found.empty is not None:
+        raise Refusal(
+            f"{found.empty} has a tensor without elements, which TFLite Micro's kernels do not count with",
+            remedy="leave that part out of the model",
+            code="unsupported_attribute",
         )
     known = {name for entry in rules.allow for name in entry.ops}
     missing = [name for name in found.operators if name not in known]
@@ -95,6 +104,12 @@ def _hybrid(graph: Any, op: Any, name: str, constant: set[int]) -> bool:
     inputs = [int(index) for index in op.inputs if index >= 0]
     floats = any(graph.tensors[index].type == _FLOAT and index not in constant for index in inputs)
     return floats and any(graph.tensors[index].type in _NARROW and index in constant for index in inputs)
+
+
+def _no_elements(graph: Any, op: Any, moving: set[int]) -> bool:
+    """Constants do not count: an empty one says the shape of a single number."""
+    used = [graph.tensors[int(index)] for index in (*op.inputs, *op.outputs) if int(index) in moving]
+    return any(item.shape is not None and 0 in item.shape for item in used)
 
 
 def _leading(tensor: Any) -> int:
