@@ -31,6 +31,8 @@ import numpy as np
 
 _SIGNAL_AT_PARENTS_DEATH = 1
 _ATTEMPTS = 3
+_MEMORY = Path("/dev/shm")  # the Python backend's own place
+_SHARED = "edgekit-triton-"
 _TAIL = 12
 _ALWAYS = ("CudaDriverHelper", "NVML", "DCGM", "CUDA driver")
 """What the server says on every machine without a GPU."""
@@ -102,7 +104,8 @@ def _server(request: dict[str, Any], work: Path) -> Iterator[tuple[Any, dict[str
     """A running server in a session of its own; whatever is left of that session is killed."""
     triton = Path(_package("pytriton")) / "tritonserver"
     ports = dict(zip(("http", "grpc"), _free_ports(2), strict=True))
-    shared = f"edgekit-triton-{os.getpid()}-"
+    shared = f"{_SHARED}{os.getpid()}-"
+    _sweep()
     log = work / "server.log"
     command = [
         str(triton / "bin" / "tritonserver"),
@@ -140,8 +143,16 @@ def _stop(process: Any, shared: str) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    for path in Path("/dev/shm").glob(f"{shared}*"):  # the backend's own place
+    for path in _MEMORY.glob(f"{shared}*"):
         path.unlink(missing_ok=True)
+
+
+def _sweep() -> None:
+    """Free the shared memory of runs that were killed before they could."""
+    for path in _MEMORY.glob(f"{_SHARED}*"):
+        owner = path.name.removeprefix(_SHARED).partition("-")[0]
+        if owner.isdigit() and not Path(f"/proc/{owner}").exists():
+            path.unlink(missing_ok=True)
 
 
 def _backends(triton: Path, work: Path) -> Path:
