@@ -15,6 +15,7 @@ from benchmarks.quantization_inputs import MODELS
 from edgekit import armnn
 from edgekit.armnn import ArmnnChild, ArmnnError
 from edgekit.package import Requirements, Tensor, Variant, load_package
+from edgekit.profile import profiles_folder
 from edgekit_converters import hub
 from edgekit_converters.engine.convert import convert
 from edgekit_converters.engine.pool import Pool
@@ -218,11 +219,13 @@ def test_a_file_for_a_later_release_is_not_run_on_this_one(monkeypatch: pytest.M
     assert session.ArmnnSession.on(Path("model.tflite"), later, backend="CpuRef") is None
 
 
-def shipped(folder: Path, cache: Path, workers: Pool, **options: Any) -> Variant:
-    """The armnn variant of the residual network for the shipped profile."""
+def shipped(
+    folder: Path, cache: Path, workers: Pool, *, profile: str = "armnn-linux", **options: Any
+) -> Variant:
+    """The armnn variant of the residual network for the shipped profile, or for one's own."""
     request = Request(
         source=folder / "hub.onnx",
-        profiles=("armnn-linux",),
+        profiles=(profile,),
         targets=("armnn",),
         cache=cache,
         out=folder / "pk",
@@ -257,3 +260,17 @@ def test_without_arm_nn_the_variant_is_labelled_prepared(
     assert variant.verification.method == "prepared"
     assert variant.verification.reasons == ("not_executed",)
     assert variant.verification.runtime is None
+
+
+def test_a_variant_for_a_later_release_is_labelled_prepared(
+    tmp_path: Path, cache: Path, workers: Pool
+) -> None:
+    """The delegate's rules are for 25.11; what is here is older, and its word would be no proof."""
+    require_armnn()
+    job(tmp_path, "fp32")
+    own = (profiles_folder() / "armnn-linux.toml").read_text(encoding="utf-8")
+    own = own.replace('name = "armnn-linux"', 'name = "own"').replace("armnn-20.08", "armnn-25.11")
+    (tmp_path / "own.toml").write_text(own, encoding="utf-8")
+    variant = shipped(tmp_path, cache, workers, profile=str(tmp_path / "own.toml"), precisions=("fp32",))
+    assert variant.verification.method == "prepared"
+    assert variant.requires.min_runtime == "25.11"
