@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+import onnxruntime as ort
 import pytest
 from ai_edge_litert.interpreter import Interpreter
 
@@ -94,3 +95,27 @@ def _on_grid(values: Any, item: Mapping[str, Any]) -> Any:
     steps = np.rint(values / scale) + zero
     ends = np.iinfo(item["dtype"])
     return np.clip(steps, ends.min, ends.max).astype(item["dtype"]).reshape(item["shape"])
+
+
+def meant(model: ir.Model, data: bytes, feeds: Mapping[str, Any]) -> Difference:
+    """How far the written file, in LiteRT, is from the graph itself in onnxruntime."""
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 3
+    proto = hub.to_proto(batch_of_one(model)).SerializeToString()
+    session = ort.InferenceSession(proto, options, providers=["CPUExecutionProvider"])
+    lite = Interpreter(model_content=data, num_threads=1)
+    lite.allocate_tensors()
+    (inner,), (outer,) = lite.get_input_details(), lite.get_output_details()
+    scale, zero = outer["quantization"]
+    gaps, values = [], []
+    for sample in feeds[inner["name"]]:
+        (expected,) = session.run(None, {inner["name"]: sample[None]})
+        lite.set_tensor(inner["index"], _on_grid(sample[None], inner))
+        lite.invoke()
+        found = lite.get_tensor(outer["index"]).astype(np.float64)
+        found = (found - zero) if scale else found
+        gaps.append(np.abs(found - expected / (scale or 1.0)).reshape(-1))
+        values.append(expected.reshape(-1) / (scale or 1.0))
+    gap, value = np.concatenate(gaps), np.concatenate(values)
+    return Difference(float(gap.max()), float((gap > 0.5).mean()), float(np.ptp(value)))

@@ -14,7 +14,7 @@ from edgekit_converters.errors import Refusal
 from edgekit_converters.quantize.qdq import quantize
 from edgekit_converters.quantize.ranges import Ranges
 from edgekit_converters.targets.tflite.lower import build
-from tests.converters.armnn_files import OLDEST, compared, graph, require_armnn, written
+from tests.converters.armnn_files import OLDEST, compared, graph, meant, require_armnn, written
 from tests.converters.quant_models import known
 from tests.converters.tflite_ops import floats
 
@@ -64,6 +64,15 @@ def text(body: str) -> str:
 
 
 @pytest.mark.parametrize("name", list(FLOATS))
+def test_floats_are_what_the_graph_means(name: str) -> None:
+    """onnxruntime on the graph, LiteRT on the file: no Arm NN is needed to see a wrong rewrite."""
+    model = graph(text(FLOATS[name]))
+    found = meant(model, written(model).data, {"x": floats(3, 4, 6, 6)})
+    assert found.range > 0.2
+    assert found.largest <= 4e-6 * max(found.range, 1)
+
+
+@pytest.mark.parametrize("name", list(FLOATS))
 def test_floats_are_what_litert_gives(name: str, tmp_path: Path) -> None:
     require_armnn()
     made = written(graph(text(FLOATS[name])))
@@ -87,6 +96,16 @@ INTEGERS = {
 
 
 @pytest.mark.parametrize("name", list(INTEGERS))
+def test_integers_are_what_the_graph_means(name: str) -> None:
+    """Within a step of the QDQ graph's own arithmetic, most of them exactly."""
+    model = in_integers(text(INTEGERS[name]))
+    found = meant(model, written(model).data, {"x": floats(6, 4, 6, 6)})
+    assert found.range > 60
+    assert found.largest <= 1.01
+    assert found.share < (0.5 if name == "even mean" else 0.2)  # every eighth mean is rounded up, not to even
+
+
+@pytest.mark.parametrize("name", list(INTEGERS))
 def test_integers_are_what_litert_gives(name: str, tmp_path: Path) -> None:
     require_armnn()
     made = quantized(text(INTEGERS[name]))
@@ -98,9 +117,15 @@ def test_integers_are_what_litert_gives(name: str, tmp_path: Path) -> None:
 
 
 def quantized(body: str) -> Any:
-    """The graph calibrated on a few samples, quantized by the rules and written within the list."""
-    model, rules = graph(body), load_rules(OLDEST)
-    return written(quantize(model, Ranges(known(model, {"x": FEW}), "minmax"), rules, precision="int8"))
+    """The same written within the list."""
+    return written(in_integers(body))
+
+
+def in_integers(body: str) -> Any:
+    """The graph calibrated on a few samples and quantized by the rules."""
+    model = graph(body)
+    ranges = Ranges(known(model, {"x": FEW}), "minmax")
+    return quantize(model, ranges, load_rules(OLDEST), precision="int8")
 
 
 WRONG = {
@@ -115,12 +140,8 @@ def test_without_the_list_the_fault_is_there(op: str, tmp_path: Path) -> None:
     """The trial behind the rules: when it agrees one day, the entry may go."""
     if require_armnn() != "20.08":
         pytest.skip("the faults are those of 20.08")
-    model = graph(text(WRONG[op]))
-    if op == "PAD":
-        model = quantize(
-            model, Ranges(known(model, {"x": FEW}), "minmax"), load_rules(OLDEST), precision="int8"
-        )
-    made = build(model)
+    body = text(WRONG[op])
+    made = build(in_integers(body) if op == "PAD" else graph(body))
     assert op in made.facts["ops"]
     try:
         found = compared(made.data, {"x": floats(3, 4, 6, 6)}, tmp_path)
