@@ -37,9 +37,14 @@ class BenchBook:
 
         Raises:
             BusyError: somebody does.
+            StorageError: the folder cannot be written.
         """
-        self._lock.parent.mkdir(parents=True, exist_ok=True)
-        with self._lock.open("a+") as stream:
+        try:
+            self._lock.parent.mkdir(parents=True, exist_ok=True)
+            opened = self._lock.open("a+")
+        except OSError as error:
+            raise StorageError(f"cannot be written: {error.strerror}", where=str(self._lock)) from error
+        with opened as stream:
             try:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:

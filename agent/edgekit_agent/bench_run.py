@@ -6,6 +6,7 @@ installed file. Blocking; `edgekit_agent.bench` and `edgekit_agent.bench_file` r
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -128,6 +129,8 @@ class Bench:
             self.trust.files(folder, package=order.package, variant=order.variant)
             figures = run_child(self._request(order, manifest, folder), self.limits, stop=stop)
         except InstallError as error:
+            if error.code == "cancelled":
+                error = _interrupted()
             refused = error.code in _REFUSALS
             return self.ended(order, "refused" if refused else "failed", error)
         except VerificationError as error:
@@ -172,7 +175,6 @@ class Bench:
         files = files_of(manifest.variant(order.variant))
         for item in files:
             partial = work.partial(item.sha256)
-            partial.parent.mkdir(parents=True, exist_ok=True)
             if not _borrowed(installed, item, partial):
                 self.downloader.fetch(item, partial, stop=stop)
             work.adopt(item)
@@ -229,6 +231,10 @@ _REFUSALS = frozenset(
 )
 
 
+def _interrupted() -> InstallError:
+    return InstallError("the device had something more important to do", code="interrupted", retryable=True)
+
+
 def _one_line(text: str) -> str:
     """What a foreign runtime said, fit to be shown: one line of printable characters."""
     return "".join(sign for sign in " ".join(text.split()) if sign.isprintable())[:500]
@@ -282,9 +288,7 @@ def _wait(child: subprocess.Popen[bytes], limits: Limits, *, seconds: float, sto
     end = time.monotonic() + seconds + limits.child_seconds
     while child.poll() is None:
         if stop.wait(_LOOK_SECONDS):
-            raise InstallError(
-                "the device had something more important to do", code="interrupted", retryable=True
-            )
+            raise _interrupted()
         if time.monotonic() > end:
             raise InstallError(
                 f"no figures after {seconds + limits.child_seconds:.0f} s", code="bench_timeout"
@@ -321,10 +325,19 @@ def _resident_mb(pid: int) -> float:
 
 
 def _borrowed(installed: Store, item: File, place: Path) -> bool:
-    """Whether the bytes could be taken from what is installed."""
-    if not installed.has(item):
-        return False
-    shutil.copyfile(installed.blob(item.sha256), place)
+    """Whether the bytes could be taken from what is installed.
+
+    Raises:
+        InstallError: the disk refuses.
+    """
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if not installed.has(item):
+            return False
+        shutil.copyfile(installed.blob(item.sha256), place)
+    except OSError as error:
+        code = "disk_full" if error.errno == errno.ENOSPC else "storage"
+        raise InstallError(str(error), code=code, retryable=True) from error
     return True
 
 

@@ -232,6 +232,21 @@ def test_a_model_that_takes_too_much_memory_is_ended(service: FakeService, tmp_p
     assert result.reason.code in ("low_memory", "bench_crashed")
 
 
+def test_a_disk_that_takes_nothing_is_a_result(
+    service: FakeService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toy = make()
+    service.add(toy)
+
+    def full(*arguments: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("edgekit_agent.bench_run.Store.has", full)
+    result = measure(bench_of(Home(path=tmp_path / "dev"), service), signed(service, order(toy)))
+    assert result.reason is not None
+    assert (result.state, result.reason.code) == ("failed", "disk_full")
+
+
 def test_two_measurements_never_run_at_once(service: FakeService, tmp_path: Path) -> None:
     toy = make()
     service.add(toy)
