@@ -228,6 +228,9 @@ def test_a_layer_that_eight_bits_harm_is_moved_to_sixteen_and_named_to_the_tools
     given = json.loads((tmp_path / "better/compile/options.json").read_text())
     assert given["advanced_options:output_feature_16bit_names_list"] == ", ".join(moved)
     assert {str(item.dtype) for item in weights(tmp_path / "better").values()} >= {"int16"}
+    wide = sum(item.size for item in weights(tmp_path / "better").values() if item.dtype == np.int16)
+    assert built.facts["quantization"]["rescue"]["more_bytes"] == wide
+    assert not built.facts["arm"]
     assert (np.frexp(all_scales(tmp_path / "better"))[0] == 0.5).all()
     fresh = images(40, seed=9)
     expected = OnnxSession(cnn.hub).run(fresh)["t9"]

@@ -80,6 +80,15 @@ def test_a_16_bit_deconvolution_is_not_there_on_the_small_socs() -> None:
     assert AM68A.rule("ConvTranspose", "int16") is not None
 
 
+def test_a_layer_takes_in_its_activation_in_sixteen_bits_as_in_eight() -> None:
+    """Else the tensor between them would be rounded, of which no range is stored."""
+    for rules in RULES.values():
+        for op in {name for rule in rules.ops for name in rule.ops}:
+            eight, sixteen = (rules.rule(op, kind) for kind in ("int8", "int16"))
+            if eight is not None and sixteen is not None:
+                assert eight.merges_activation == sixteen.merges_activation, (rules.name, op)
+
+
 def test_mixed_signs_are_refused_on_tda4vm_only_and_unknown_ranges_are_not_guessed() -> None:
     case = next(item for item in CASES if item.check == "mixed_sign_product")
     graph = broken(case).graph

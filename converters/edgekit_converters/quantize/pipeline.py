@@ -218,13 +218,16 @@ class _Bench:
     def explained(self, saved: Rescue) -> dict[str, Any]:
         """What a rescue did and what it costs."""
         kind, model = self._rules.rescue, self._graphs[()][0]
-        price = cost(saved.layers, weight_sizes(model.graph), multiplications(model.graph), kind)
+        sizes = weight_sizes(model.graph)
+        price = cost(saved.layers, sizes, multiplications(model.graph), kind)
+        # Weights of 16 bit are a byte more each; where activations alone have 16 bits, nothing grows.
+        wide = any(kind in item.weights and kind in item.activations for item in self._rules.ops)
         return {
             "layers": list(saved.layers),
             "to": kind,
             "reached": saved.reached,
             "snr_after": round(saved.score, 2),
-            "more_bytes": price.bytes,
+            "more_bytes": price.bytes + sum(sizes.get(item, 0) for item in saved.layers if wide),
             "share_of_work": round(price.share, 3),
             "runs": saved.runs,
         }

@@ -161,7 +161,6 @@ def _notes(made: Made, compiled: Mapping[str, Any] | None) -> list[str]:
 
 
 def _facts(made: Made, compiled: Mapping[str, Any] | None) -> dict[str, Any]:
-    moved = made.quantization.get("rescue", {})
     cut = made.cut.to_dict()
     return {
         "soc": made.soc.title,
@@ -175,7 +174,7 @@ def _facts(made: Made, compiled: Mapping[str, Any] | None) -> dict[str, Any]:
         "arm": cut["arm"],
         "rewrites": dict(made.rewrites),
         "rewrite_error": float(f"{made.gap:.2g}"),
-        "layers_16_bit": list(moved.get("layers", ())) if moved.get("to") == "int16" else [],
+        "layers_16_bit": made.wide,
         "calibration_frames": bundle.frame_count(made.samples),
         "notes": _notes(made, compiled),
         "quantization": dict(made.quantization),

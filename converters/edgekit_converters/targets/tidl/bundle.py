@@ -62,9 +62,8 @@ def options(made: Made, frames: int) -> dict[str, Any]:
         found["deny_list:layer_name"] = ", ".join(_denied(made))
     if prototxt.usable(made):
         found[f"{advanced}quant_params_proto_path"] = "quant_params.prototxt"
-    rescue = made.quantization.get("rescue", {})
-    if rescue.get("to") == "int16":
-        found[f"{advanced}output_feature_16bit_names_list"] = ", ".join(rescue["layers"])
+    if made.wide:
+        found[f"{advanced}output_feature_16bit_names_list"] = ", ".join(made.wide)
     return found
 
 

@@ -32,3 +32,10 @@ class Made:
     quantization: Mapping[str, Any]
     samples: Mapping[str, Any]
     gap: float
+
+    @property
+    def wide(self) -> list[str]:
+        """Accelerated layers that were moved to 16 bit."""
+        moved = self.quantization.get("rescue", {})
+        layers = moved.get("layers", ()) if moved.get("to") == "int16" else ()
+        return [name for name in layers if name not in self.cut.refused]

@@ -93,12 +93,11 @@ def _arithmetic(made: Made) -> dict[str, Any]:
     rules = made.rules
     rule = rules.rule("Conv")
     assert rule is not None
-    moved = made.quantization.get("rescue", {})
     return {
         "activations_symmetric": rule.activations_symmetric,
         "inputs_symmetric": rules.inputs_symmetric,
         "weights_per_channel": rule.weights_per_channel,
         "power_of_two": rule.power_of_two,
         "weight_bits": rule.weight_bits or 8,
-        "layers_16_bit": list(moved.get("layers", ())) if moved.get("to") == "int16" else [],
+        "layers_16_bit": made.wide,
     }
