@@ -317,7 +317,8 @@ async def test_the_agent_measures_while_it_serves_and_its_slot_stays(
 async def test_a_device_in_a_trial_refuses_and_a_deployment_ends_a_measurement(
     service: FakeService, tmp_path: Path
 ) -> None:
-    toy, slow, newest = make(), make("2.0.0", behaviour="hang early"), make("3.0.0")
+    toy, slow = make(), make("2.0.0", behaviour="hang early")
+    newest = make("3.0.0", padding=5)
     service.add(toy)
     service.add(slow)
     service.add(newest)
