@@ -58,7 +58,6 @@ from edgekit.cli.profiles import profiles_dir
 )
 @click.option(
     "--budget",
-    default="",
     metavar="TEXT",
     help="Ship one variant a profile, the one that keeps this: latency<30ms,size<2MB,top1>=0.97.",
 )

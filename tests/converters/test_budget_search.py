@@ -33,7 +33,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def run(model: Path, out: Path, cache: Path, workers: Pool, budget: str, **options: Any) -> Result:
+def run(model: Path, out: Path, cache: Path, workers: Pool, budget: str | None, **options: Any) -> Result:
     """Convert for a budget."""
     request = Request(
         source=model,
@@ -98,7 +98,7 @@ def test_one_variant_a_profile_ships_and_the_rest_is_shown(
 def test_a_devices_figures_count_for_the_very_bytes_and_on_target_only(
     model: Path, tmp_path: Path, cache: Path, workers: Pool
 ) -> None:
-    everything = run(model, tmp_path / "all", cache, workers, "", profiles=("rpi5",), precisions=("all",))
+    everything = run(model, tmp_path / "all", cache, workers, None, profiles=("rpi5",), precisions=("all",))
     ids = [item.id for item in everything.manifest.variants]
     quick = "rpi5-tflite-fp16"
     known = [measurement(everything, name, 900.0 if name == quick else 4000.0) for name in ids]
@@ -143,11 +143,12 @@ def test_a_metric_that_nothing_has_is_the_callers_mistake(
     assert not (tmp_path / "p").exists()
 
 
+@pytest.mark.parametrize("text", ["{}[", '{"schema": 1, "name": "cnn", "variants": []}'])
 def test_a_file_that_holds_no_measurements_is_named(
-    tmp_path: Path, model: Path, cache: Path, workers: Pool
+    tmp_path: Path, model: Path, cache: Path, workers: Pool, text: str
 ) -> None:
     path = tmp_path / "figures.json"
-    path.write_text("{}[")
+    path.write_text(text)
     with pytest.raises(DataError, match="no measurements"):
         run(model, tmp_path / "p", cache, workers, "size<1MB", measurements=(path,))
 

@@ -16,7 +16,7 @@ import pytest
 from edgekit.errors import UsageError
 from edgekit.package import load_package
 from edgekit_converters.engine.convert import convert
-from edgekit_converters.engine.pool import Pool
+from edgekit_converters.engine.pool import Limits, Pool
 from edgekit_converters.engine.request import Request, Result
 from edgekit_converters.npz import load_arrays
 from edgekit_converters.onnx_session import OnnxSession
@@ -332,3 +332,23 @@ def test_init_never_overwrites_a_contract_unasked(model: Path, cache: Path, tmp_
     edgekit("init", model, cache=cache, check=(2,))
     assert (tmp_path / "model.toml").read_text() == "# mine\n"
     edgekit("init", model, "--force", cache=cache)
+
+
+@pytest.mark.parametrize(
+    ("options", "where"),
+    [
+        ({"budget": ""}, "--budget"),
+        ({"measurements": (Path("figures.json"),)}, "--measurements"),
+        ({"deployment_target": "iOS16"}, "--deployment-target"),
+        ({"seed": -1}, "--seed"),
+        ({"limits": Limits(seconds=0.0)}, "--time-limit"),
+        ({"limits": Limits(memory_mb=-1)}, "--memory-limit"),
+        ({"precisions": (":int8",)}, ":int8"),
+    ],
+)
+def test_an_option_that_could_say_nothing_is_not_passed_over(
+    model: Path, cache: Path, workers: Pool, options: dict[str, Any], where: str
+) -> None:
+    with pytest.raises(UsageError, match=where):
+        converted(model, cache, workers, **options)
+    assert not (model.parent / "out").exists()

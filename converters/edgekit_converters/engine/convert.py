@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import replace
@@ -13,11 +13,11 @@ from pathlib import Path
 
 from edgekit.errors import EdgekitError, UsageError
 from edgekit.package import Refusal
-from edgekit.profile import load_profile
+from edgekit.profile import Profile, load_profile
 from edgekit_converters.budget.terms import read_budget
 from edgekit_converters.engine.assemble import write_package
 from edgekit_converters.engine.cache import Cache
-from edgekit_converters.engine.deployment import deployed, left_out
+from edgekit_converters.engine.deployment import check_deployable, deployed, left_out
 from edgekit_converters.engine.fits import over_budget
 from edgekit_converters.engine.plan import CALIBRATED, Plan, Wanted, make_plan
 from edgekit_converters.engine.pool import Pool
@@ -40,6 +40,8 @@ from edgekit_converters.targets import known_targets, load_target
 
 Outcome = Checked | Refusal
 _NAMED = 3
+_SEEDS = 2**53 - 1
+"""The largest seed that the package's JSON holds exactly."""
 """Layers named when a variant is refused for its accuracy."""
 
 
@@ -62,8 +64,8 @@ def convert(request: Request, progress: Progress | None = None, pool: Pool | Non
     chosen = [load_profile(name) for name in dict.fromkeys(request.profiles)]
     profiles = [deployed(item, request.deployment_target) for item in chosen]
     _check_out(request.out)
-    _check_finetune(request)
-    budget = read_budget(request.budget) if request.budget else None
+    _check_options(request, profiles)
+    budget = None if request.budget is None else read_budget(request.budget)
     known = read_measurements(request.measurements)
     source = recognise(request.source, trust=request.trust)
     contract = read_contract(request)
@@ -128,15 +130,29 @@ def _warm(pool: Pool, plan: Plan) -> None:
         pool.warm(kind, names)
 
 
-def _check_finetune(request: Request) -> None:
-    """A finetuning function that is given is there, and there is something for it to do."""
-    if request.finetune is None:
-        return
-    from edgekit_converters.quantize.finetune import split
+def _check_options(request: Request, profiles: Sequence[Profile]) -> None:
+    """What is given has something to act on, and numbers are what they can be."""
+    if request.finetune is not None:
+        from edgekit_converters.quantize.finetune import split
 
-    if not request.prune:
-        raise UsageError("there is nothing to finetune", where="--finetune", remedy="give --prune with it")
-    split(request.finetune)
+        if not request.prune:
+            raise UsageError(
+                "there is nothing to finetune", where="--finetune", remedy="give --prune with it"
+            )
+        split(request.finetune)
+    if request.measurements and request.budget is None:
+        raise UsageError(
+            "nothing is chosen by them",
+            where="--measurements",
+            remedy="give --budget with it, or leave it out",
+        )
+    if request.deployment_target is not None:
+        check_deployable(profiles, request.targets)
+    if not 0 <= request.seed <= _SEEDS:
+        raise UsageError(f"{request.seed} is no seed", where="--seed", remedy=f"0 to {_SEEDS}")
+    for name, limit in (("time", request.limits.seconds), ("memory", request.limits.memory_mb)):
+        if not limit > 0:
+            raise UsageError(f"{limit:g} is no limit", where=f"--{name}-limit", remedy="more than 0")
 
 
 def _check_out(out: Path) -> None:

@@ -35,6 +35,22 @@ def deployed(profile: Profile, name: str | None) -> Profile:
     return replace(profile, targets=tuple(_deployed(item, name) for item in profile.targets))
 
 
+def check_deployable(profiles: Sequence[Profile], targets: Sequence[str]) -> None:
+    """An iOS version is said for something.
+
+    Raises:
+        UsageError: no profile builds Core ML.
+    """
+    built = {item.name for profile in profiles for item in profile.targets}
+    if "coreml" not in (built & set(targets) if targets else built):
+        raise UsageError(
+            "an iOS version is given, and no Core ML is built",
+            where="--deployment-target",
+            remedy="leave it out, or add a profile of an iPhone",
+            code="unknown_deployment_target",
+        )
+
+
 def left_out(before: Sequence[Profile], after: Sequence[Profile], precisions: Sequence[str]) -> Iterator[str]:
     """What ``--precision all`` leaves out because an older iOS has it not, in sentences."""
     if "all" not in precisions:

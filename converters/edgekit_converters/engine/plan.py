@@ -227,7 +227,14 @@ def _wanted(profile: Profile, target: ProfileTarget, precision: str) -> Wanted:
 
 
 def _check_words(profiles: Sequence[Profile], targets: Sequence[str], precisions: Sequence[str]) -> None:
-    for _, precision in map(_of, precisions):
+    for word in precisions:
+        target, precision = _of(word)
+        if not target and ":" in word:
+            raise UsageError(
+                f"{word!r} names no target",
+                remedy=f"write {precision}, or TARGET:{precision}",
+                code="unknown_target",
+            )
         if precision in FORMS:
             option = "--prune" if precision == "pruned" else "--cluster"
             raise UsageError(

@@ -32,7 +32,7 @@ class Request:
     validation: Path | None = None
     prune: bool = False
     cluster: bool = False
-    budget: str = ""
+    budget: str | None = None
     measurements: tuple[Path, ...] = ()
     finetune: str | None = None
     allow_breach: bool = False

@@ -48,7 +48,10 @@ def read_measurements(paths: Sequence[Path]) -> tuple[Measurement, ...]:
     found: list[Measurement] = []
     for path in paths:
         try:
-            found += Measurements.parse(read_bytes(path, limit=_LIMIT)).measurements
+            read = Measurements.parse(read_bytes(path, limit=_LIMIT)).measurements
+            if not read:
+                raise DocumentError("it names no device's figures")
+            found += read
         except DocumentError as error:
             raise DataError(
                 f"no measurements: {error}",
