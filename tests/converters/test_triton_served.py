@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
+from onnx import helper
 
 from edgekit_converters import frontends
 from edgekit_converters.errors import ToolFailed
@@ -151,6 +153,18 @@ def test_a_file_that_fixes_its_batch_is_served_one_by_one(python: Path, tmp_path
     assert found is not None
     for name, value in alone(job, FRESH).items():
         np.testing.assert_allclose(found[name], value, atol=1e-6)
+
+
+def test_one_number_a_sample_goes_in_and_comes_out(python: Path, tmp_path: Path) -> None:
+    gain, y = helper.make_tensor_value_info("gain", 1, ["N"]), helper.make_tensor_value_info("y", 1, ["N"])
+    graph = helper.make_graph([helper.make_node("Exp", ["gain"], ["y"])], "g", [gain], [y])
+    raw = tmp_path / "raw.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10), raw)
+    data = {"gain": np.linspace(-1, 1, 19, dtype=np.float32)}
+    built = TritonTarget().build(job_from(raw, tmp_path, {"gain": [-1]}, "fp32", "", {}, data), tmp_path)
+    found = TritonTarget().run(tmp_path, built, data)
+    assert found is not None
+    np.testing.assert_allclose(found["y"], np.exp(data["gain"]), rtol=1e-6)
 
 
 def test_with_tensorrt_as_accelerator_the_twin_only_stands_in(python: Path, tmp_path: Path) -> None:

@@ -83,7 +83,8 @@ def _ports(
             yield f"{kind} {port['name']}: {port['data_type']}, the model has {dtype}"
         if batch and shape[:1] != [-1]:
             yield f"{kind} {port['name']}: batches of {batch}, the model's first axis is fixed"
-        if not _fits(list(port["dims"]), shape[1:] if batch else shape):
+        inside = port["reshape"]["shape"] if "reshape" in port else port["dims"]
+        if not port["dims"] or not _fits(list(inside), shape[1:] if batch else shape):
             yield f"{kind} {port['name']}: dims {list(port['dims'])}, the model has {shape}"
 
 

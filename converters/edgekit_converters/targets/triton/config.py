@@ -75,10 +75,17 @@ class Serving:
     def dims(self, tensor: Tensor) -> list[int]:
         """A tensor's dims as Triton counts them: without the batch where it forms batches."""
         shape = list(tensor.shape)
-        return shape[1:] if self.batch else [1, *shape[1:]]
+        return shape[1:] or [1] if self.batch else [1, *shape[1:]]
 
     def _port(self, tensor: Tensor, *, first: bool = False) -> dict[str, Any]:
-        port = {"name": tensor.name, "data_type": self._type(tensor), "dims": self.dims(tensor)}
+        port: dict[str, Any] = {
+            "name": tensor.name,
+            "data_type": self._type(tensor),
+            "dims": self.dims(tensor),
+        }
+        if self.batch and len(tensor.shape) == 1:
+            # Triton takes no empty dims: a number a sample is [1] outside and nothing inside.
+            port["reshape"] = {"shape": []}
         return {**port, "label_filename": self.labels} if first and self.labels else port
 
     def _type(self, tensor: Tensor) -> Word:

@@ -63,7 +63,7 @@ class TritonSession:
             outputs, facts = self._serve(Path(place), fed)
         self._tell(facts)
         return {
-            port.name: dequantize(outputs[_own(port)], port).astype(port.dtype)
+            port.name: dequantize(_inside(outputs[_own(port)], port), port).astype(port.dtype)
             for port in self._artifact.outputs
         }
 
@@ -73,7 +73,8 @@ class TritonSession:
         shutil.copytree(self._folder / TWIN, place / TWIN)
         (place / PRODUCTION).symlink_to(self._folder / PRODUCTION, target_is_directory=True)
         model = next((place / TWIN).iterdir())
-        save_arrays(place / "in.npz", inputs)
+        batch = _batch(model / "config.pbtxt")
+        save_arrays(place / "in.npz", {name: _outside(value, batch) for name, value in inputs.items()})
         request = {
             "repository": str(place / TWIN),
             "model": model.name,
@@ -81,7 +82,7 @@ class TritonSession:
             "inputs": str(place / "in.npz"),
             "outputs": str(place / "out.npz"),
             "work": str(place / "work"),
-            "batch": _batch(model / "config.pbtxt"),
+            "batch": batch,
             "protocol": self._protocol,
             "seconds": self._seconds,
         }
@@ -123,6 +124,16 @@ class TritonSession:
 def _own(port: Tensor) -> str:
     """A port's name in the file, which is what is served."""
     return port.artifact_name or port.name
+
+
+def _outside(value: Any, batch: int) -> Any:
+    """An input as the server wants it: a number a sample is a row of one there (`config`)."""
+    return value[:, None] if batch and value.ndim == 1 else value
+
+
+def _inside(value: Any, port: Tensor) -> Any:
+    """An output as the model gave it."""
+    return value.reshape(-1) if len(port.shape) == 1 else value
 
 
 def _batch(config: Path) -> int:
