@@ -131,6 +131,19 @@ def test_without_npm_the_web_sidecar_says_what_it_needs(place: Path, monkeypatch
     assert WEB.ready() is None
 
 
+def test_a_package_that_lost_its_files_is_as_good_as_none(place: Path) -> None:
+    lock = place / "web" / "package-lock.json"
+    lock.parent.mkdir()
+    lock.write_text("{}")
+    for name in WEB.files:
+        (WEB.made / name).parent.mkdir(parents=True, exist_ok=True)
+        (WEB.made / name).touch()
+    (WEB.folder / environment.STAMP).write_text(hashlib.sha256(b"{}").hexdigest())
+    assert WEB.ready() == WEB.made
+    (WEB.made / WEB.files[0]).unlink()
+    assert WEB.ready() is None
+
+
 def test_a_tool_of_the_system_is_not_installed_but_explained() -> None:
     with pytest.raises(UsageError) as caught:
         sidecar_called("armnn")

@@ -40,6 +40,10 @@ WEB = NodeSidecar(
     name="web",
     title="onnxruntime-web, ONNX in web pages (it runs in Chromium)",
     requirements=("onnxruntime-web==1.30.0",),
+    files=tuple(
+        f"dist/{name}"
+        for name in ("ort.wasm.min.js", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
+    ),
     megabytes=150,
 )
 SIDECARS: tuple[Sidecar, ...] = (TRITON, VELA, WEB)

@@ -21,6 +21,13 @@ class NodeSidecar(Sidecar):
     """A tool of npm. Its `requirements` read ``package==version`` like the others'; it has no Python."""
 
     pythons: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+    """What is used of the package: one that has lost them is as good as none."""
+
+    def ready(self) -> Path | None:
+        """See `Sidecar.ready`."""
+        found = super().ready()
+        return found if found and all((found / name).is_file() for name in self.files) else None
 
     @property
     def lock(self) -> Path:

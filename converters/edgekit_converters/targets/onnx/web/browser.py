@@ -11,6 +11,7 @@ import contextlib
 import itertools
 import json
 import os
+import re
 import select
 import shutil
 import signal
@@ -158,7 +159,8 @@ class Browser:
             facts = answer["exceptionDetails"]
             said = facts.get("exception", {})
             text = str(said.get("description") or said.get("value") or facts.get("text"))
-            raise ToolFailed(" ".join(text.split())[:400])
+            # Without the stack: it names our own page, by a port and a word that are others each time.
+            raise ToolFailed(" ".join(re.split(r"\n\s+at ", text)[0].split())[:400])
         return answer["result"].get("value")
 
     def version(self) -> str:

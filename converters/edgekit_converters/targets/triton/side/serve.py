@@ -15,6 +15,7 @@ import http.client
 import importlib
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -36,6 +37,8 @@ _SHARED = "edgekit-triton-"
 _TAIL = 12
 _ALWAYS = ("CudaDriverHelper", "NVML", "DCGM", "CUDA driver")
 """What the server says on every machine without a GPU."""
+_WHEN = re.compile(r"^[EWI]\d{4} [\d:.]+ \d+ ")
+"""Date, clock and process before each line of its log: they would make every refusal another one."""
 
 
 class ServingError(Exception):
@@ -261,7 +264,7 @@ def _tail(log: Path) -> str:
     """The last lines that say something went wrong, else the last ones."""
     lines = [line for line in _said(log).splitlines() if not any(item in line for item in _ALWAYS)]
     errors = [line for line in lines if line.startswith("E") or "rror" in line]
-    return " | ".join(line.strip()[:300] for line in (errors or lines)[-_TAIL:])[:1500]
+    return " | ".join(_WHEN.sub("", line.strip())[:300] for line in (errors or lines)[-_TAIL:])[:1500]
 
 
 def _said(log: Path) -> str:
