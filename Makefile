@@ -9,7 +9,7 @@ BIN := .venv/bin
 
 help:
 	@echo "make demo    watch one model travel the whole way: converted, signed, rolled out, taken back"
-	@echo "make test    run every test, in two processes  (ARGS=\"tests/core -x\" for some, in one)"
+	@echo "make test    run every test, in four processes (ARGS=\"tests/core -x\" for some, in one)"
 	@echo "make check   lint, types, layers, docs and figures"
 	@echo "make bench   measure and write benchmarks/results (ARGS=--short for a 30-second look)"
 	@echo "make format  put the code in order     make docs   generate docs and figures"

@@ -1,4 +1,4 @@
-"""`make test` runs every test exactly once, in two processes, and tells them as one."""
+"""`make test` runs every test exactly once, in several processes, and tells them as one."""
 
 from __future__ import annotations
 
