@@ -1,9 +1,9 @@
 """`make test`: every test, in four pytest processes side by side, told as one.
 
 The tests of the house (`tests/house`: locks installed, wheels built, other Pythons) mostly wait for pip
-and for the network, those of agent and fleet, each in a process of its own, for processes and clocks; those of
-the converters compute. Who runs where is fixed, so that a failure can be repeated: each process is plain pytest
-over plain folders. With arguments it is one plain pytest:
+and for the network, those of agent and fleet, each in a process of its own, for processes and clocks;
+those of the converters compute. Who runs where is fixed, so that a failure can be repeated: each process
+is plain pytest over plain folders. With arguments it is one plain pytest:
 
     python -m tools.test
     python -m tools.test tests/core -x
