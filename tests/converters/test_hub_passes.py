@@ -9,6 +9,7 @@ import onnx_ir as ir
 import pytest
 from onnx_ir.passes import PassResult
 
+from edgekit.errors import SourceError
 from edgekit_converters import hub
 from edgekit_converters.errors import Refusal
 from edgekit_converters.hub import nodes
@@ -82,10 +83,11 @@ def test_what_is_computed_from_constants_is_computed_once() -> None:
     assert nodes.constant(found.model.graph[0].inputs[1]) is not None
 
 
-def test_random_nodes_are_not_folded_into_one_draw() -> None:
+def test_random_nodes_are_refused_and_not_folded_into_one_draw() -> None:
     g = GraphBuilder((4,))
     y = g.op("Add", "x", g.op("RandomNormal", shape=[4]))
-    assert "RandomNormal" in hub.canonical(g.model(y, [4])).facts["ops"]
+    with pytest.raises(SourceError, match="RandomNormal .* draws random numbers"):
+        hub.canonical(g.model(y, [4]))
 
 
 def test_a_quantized_weight_stays_quantized() -> None:
