@@ -86,7 +86,7 @@ def test_what_is_computed_from_constants_is_computed_once() -> None:
 def test_random_nodes_are_refused_and_not_folded_into_one_draw() -> None:
     g = GraphBuilder((4,))
     y = g.op("Add", "x", g.op("RandomNormal", shape=[4]))
-    with pytest.raises(SourceError, match="RandomNormal .* draws random numbers"):
+    with pytest.raises(SourceError, match=r"RandomNormal .* draws random numbers"):
         hub.canonical(g.model(y, [4]))
 
 
