@@ -16,6 +16,7 @@ import pytest
 from edgekit.errors import UsageError
 from edgekit.package import load_package
 from edgekit_converters.engine.convert import convert
+from edgekit_converters.engine.places import without_places
 from edgekit_converters.engine.pool import Limits, Pool
 from edgekit_converters.engine.request import Request, Result
 from edgekit_converters.npz import load_arrays
@@ -332,6 +333,12 @@ def test_init_never_overwrites_a_contract_unasked(model: Path, cache: Path, tmp_
     edgekit("init", model, cache=cache, check=(2,))
     assert (tmp_path / "model.toml").read_text() == "# mine\n"
     edgekit("init", model, "--force", cache=cache)
+
+
+def test_what_a_tool_says_goes_into_a_package_without_this_machines_folders(tmp_path: Path) -> None:
+    cache, home = tmp_path / "cache", Path.home()
+    said = f"{cache}/8e/.stage-x/files/model.tflite: '{home}/tools/bin/python' in {cache}: /layer1/conv1"
+    assert without_places(said, (cache,)) == "model.tflite: 'python' in …: /layer1/conv1"
 
 
 @pytest.mark.parametrize(

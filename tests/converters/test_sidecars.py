@@ -77,6 +77,11 @@ def test_an_environment_is_installed_used_outdated_by_a_new_lock_and_removed(pla
     sidecar.lock.write_text(lock + "# other\n")
     assert sidecar.python() is None
     sidecar.lock.write_text(lock)
+    (lost,) = sidecar.folder.glob("lib/python3.*/site-packages/littletool.py")
+    lost.unlink()
+    assert sidecar.python() is None
+    assert sidecar.install() == sidecar.python()
+    assert lost.exists()
     assert sidecar.remove()
     assert not sidecar.remove()
     assert sidecar.python() is None

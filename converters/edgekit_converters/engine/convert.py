@@ -19,6 +19,7 @@ from edgekit_converters.engine.assemble import write_package
 from edgekit_converters.engine.cache import Cache
 from edgekit_converters.engine.deployment import check_deployable, deployed, left_out
 from edgekit_converters.engine.fits import over_budget
+from edgekit_converters.engine.places import without_places
 from edgekit_converters.engine.plan import CALIBRATED, Plan, Wanted, make_plan
 from edgekit_converters.engine.pool import Pool
 from edgekit_converters.engine.prepare import (
@@ -198,7 +199,7 @@ def _outcomes(
         except EdgekitError as error:
             if error.code == "disk_full":
                 return error
-            return _refusal(first, error)
+            return _refusal(first, error, (context.work, context.request.cache))
 
     with ThreadPoolExecutor(max_workers=4) as executor:
         results = list(executor.map(one, groups.values()))
@@ -240,7 +241,7 @@ def _culprits(result: Checked) -> str:
     return f"; most noise is added by {named}"
 
 
-def _refusal(wanted: Wanted, error: EdgekitError) -> Refusal:
-    detail = f"{error.where}: {error.message}" if error.where else error.message
+def _refusal(wanted: Wanted, error: EdgekitError, places: Sequence[Path]) -> Refusal:
+    detail = without_places(f"{error.where}: {error.message}" if error.where else error.message, places)
     remedy = error.remedy or "try another precision or target; the other variants are not affected"
     return Refusal(id=wanted.id, reason_code=error.code, detail=detail, remedy=remedy)

@@ -82,7 +82,18 @@ class Sidecar:
             whole = (self.folder / STAMP).read_text(encoding="utf-8") == sha256_file(self.lock)
         except OSError:
             return None
-        return self.made if whole and self.made.exists() else None
+        return self.made if whole and self._kept() else None
+
+    def _kept(self) -> bool:
+        """Whether the files are still there: the interpreter, and what pip recorded of the tool itself."""
+        name = re.sub(r"[-_.]+", "_", self.requirements[0].partition("==")[0])
+        records = self.folder.glob(f"lib/python3.*/site-packages/{name}-{self.version}.dist-info/RECORD")
+        record = next(records, None)
+        if record is None or not self.made.exists():
+            return False
+        rows = record.read_text(encoding="utf-8").splitlines()
+        files = [row.rsplit(",", 2)[0].strip('"') for row in rows]
+        return all((record.parents[1] / file).exists() for file in files if not file.endswith(".pyc"))
 
     def python(self) -> Path | None:
         """The environment's interpreter, or None where it is not installed."""

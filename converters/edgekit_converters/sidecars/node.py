@@ -24,11 +24,6 @@ class NodeSidecar(Sidecar):
     files: tuple[str, ...] = ()
     """What is used of the package: one that has lost them is as good as none."""
 
-    def ready(self) -> Path | None:
-        """See `Sidecar.ready`."""
-        found = super().ready()
-        return found if found and all((found / name).is_file() for name in self.files) else None
-
     @property
     def lock(self) -> Path:
         """The package lock."""
@@ -43,6 +38,9 @@ class NodeSidecar(Sidecar):
     def needs(self) -> str:
         """What an installation needs."""
         return "it needs npm 7 or later and a package registry"
+
+    def _kept(self) -> bool:
+        return self.made.exists() and all((self.made / name).is_file() for name in self.files)
 
     def _make(self, say: Say) -> Path:
         npm = shutil.which("npm")

@@ -98,7 +98,8 @@ def _run(command: list[str]) -> str:
         raise ToolFailed(f"Vela did not end well: {type(error).__name__}") from error
     if done.returncode != 0:
         lines = (done.stderr or done.stdout).strip().splitlines()
-        raise ToolFailed(f"Vela ended with {done.returncode}: {' '.join(lines[-3:])[:400]}")
+        said = " ".join(" ".join(lines[-3:]).replace(command[0], "python").split())
+        raise ToolFailed(f"Vela ended with {done.returncode}: {said[:400]}")
     return done.stdout
 
 

@@ -51,7 +51,11 @@ def parsed(paths: Sequence[Path]) -> tuple[Mapping[str, Any], ...] | None:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=True)
         found: list[Any] = json.loads(done.stdout)
     except (subprocess.SubprocessError, OSError, ValueError) as error:
-        raise ToolFailed(f"Triton's protobuf could not be asked: {error}", where=str(python)) from error
+        said = (getattr(error, "stderr", None) or type(error).__name__).strip().splitlines()[-1][:300]
+        raise ToolFailed(
+            f"Triton's protobuf could not be asked: {said}",
+            remedy="make its environment anew: edgekit tools remove triton; edgekit tools install triton",
+        ) from error
     for path, item in zip(paths, found, strict=True):
         if "error" in item:
             _refuse((item["error"],), path)
