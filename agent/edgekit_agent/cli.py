@@ -9,12 +9,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgekit.errors import EdgekitError
+from edgekit.errors import EdgekitError, UsageError
 from edgekit_agent import lean
 from edgekit_agent.errors import ConfigError
 
@@ -73,13 +73,28 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _positive(number: type[int] | type[float]) -> Callable[[str], float]:
+    """A number above zero, for argparse, which says the rest."""
+
+    def read(text: str) -> float:
+        value = number(text)
+        if not 0 < value < 1e9:
+            raise argparse.ArgumentTypeError(f"{text}: a number above 0 was expected")
+        return value
+
+    read.__name__ = number.__name__
+    return read
+
+
 def _add_serial(commands: Any) -> None:
     serial = commands.add_parser(
         "serial", help="ask the model on a serial line: a microcontroller, or another agent", epilog=_EPILOG
     )
     serial.add_argument("port", help="such as /dev/ttyUSB0")
-    serial.add_argument("--baud", type=int, default=115_200, help="speed of the line (115200)")
-    serial.add_argument("--timeout", type=float, default=2.0, help="seconds one answer may take (2)")
+    serial.add_argument("--baud", type=_positive(int), default=115_200, help="speed of the line (115200)")
+    serial.add_argument(
+        "--timeout", type=_positive(float), default=2.0, help="seconds one answer may take (2)"
+    )
     serial.add_argument("--package", help="folder of the package it runs: its probes are run on the device")
     serial.add_argument("--input", help="npz with one array for each input, first axis = samples")
     serial.add_argument("--out", help="with --input: npz to write; default: JSON on standard output")
@@ -157,11 +172,24 @@ def _bench(arguments: argparse.Namespace) -> int:
 def _serial(arguments: argparse.Namespace) -> int:
     from edgekit_agent.serving.serial_client import SerialModel, open_serial
 
+    _check_serial(arguments)
     line = open_serial(arguments.port, arguments.baud)
     try:
         return _asked(arguments, SerialModel(line, timeout=arguments.timeout))
     finally:
         line.close()
+
+
+def _check_serial(arguments: argparse.Namespace) -> None:
+    """What is named is there before the device is asked, and nothing that is said is passed over."""
+    if arguments.package and arguments.input:
+        raise UsageError("--package and --input: one of them", remedy="the package brings its own samples")
+    if arguments.out and not arguments.input:
+        raise UsageError("there is nothing to write", where="--out", remedy="give --input with it")
+    for option, path in (("--package", arguments.package), ("--input", arguments.input)):
+        file = path and (Path(path) / "package.json" if option == "--package" else Path(path))
+        if file and not file.is_file():
+            raise UsageError("no such file", where=str(file), remedy=f"check the path given to {option}")
 
 
 def _asked(arguments: argparse.Namespace, device: SerialModel) -> int:

@@ -126,6 +126,29 @@ def test_the_command_line_describes_the_device_and_computes_samples(
         process.wait(5)
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        *(["--timeout", wrong] for wrong in ("0", "-1", "nan")),
+        ["--baud", "0"],
+        ["--package", "nowhere"],
+        ["--input", "nowhere.npz"],
+        ["--out", "out.npz"],
+    ],
+    ids=" ".join,
+)
+def test_a_wrong_option_is_told_before_the_device_is_asked(
+    said: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code: object
+    try:
+        code = main(["serial", str(tmp_path / "no-port"), *said])
+    except SystemExit as ended:
+        code = ended.code
+    assert code == 2
+    assert said[0] in capsys.readouterr().err
+
+
 def test_noise_between_frames_costs_nothing_but_an_error(line: Pipe) -> None:
     device = SerialModel(line, timeout=5)
     line.write(b"\x07\xfe\x00\x00garbage" + bytes(range(255, 0, -1)) * 3)
