@@ -50,7 +50,10 @@ def diff(before: Path, after: Path, as_json: bool) -> None:
     """Show what differs between the packages BEFORE and AFTER: source, contract, variants, figures, tools."""
     from edgekit.package import load_package
     from edgekit_converters.review.diff import differences, to_dict
+    from edgekit_converters.review.verify import require_package
 
+    for path in (before, after):
+        require_package(path)
     old, new = (load_package(path, check_files=False) for path in (before, after))
     if as_json:
         click.echo(json.dumps(to_dict(old, new), indent=2))
@@ -69,7 +72,9 @@ def diff(before: Path, after: Path, as_json: bool) -> None:
 def export(package: Path, platform: str, variant: str | None, out: Path) -> None:
     """Hand a variant of PACKAGE over to an app or a firmware: artifact, constants, sources, test vectors."""
     from edgekit_converters.handover.export import PLATFORMS, export_variant
+    from edgekit_converters.review.verify import require_package
 
+    require_package(package)
     chosen = export_variant(package, platform, out, variant)
     click.echo(f"{chosen.id} written to {out}; {PLATFORMS[platform].state}")
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from click import Command
 from click.testing import CliRunner
 
 from edgekit.errors import EdgekitError, UsageError
@@ -321,9 +322,15 @@ def test_an_unknown_platform_or_a_folder_in_the_way_is_an_error(made: Path, tmp_
     assert (tmp_path / "full" / "mine").read_text() == "keep"
 
 
-def test_what_is_no_package_is_a_usage_error(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"package\.json") as caught:
-        CliRunner().invoke(verify, [str(tmp_path)], catch_exceptions=False)
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [(verify, ["HERE"]), (diff, ["HERE", "HERE"]), (export, ["HERE", "--platform", "c99", "--out", "new"])],
+    ids=["verify", "diff", "export"],
+)
+def test_what_is_no_package_is_a_usage_error(tmp_path: Path, command: Command, said: list[str]) -> None:
+    words = [item.replace("HERE", str(tmp_path)) for item in said]
+    with pytest.raises(UsageError, match=r"no package\.json") as caught:
+        CliRunner().invoke(command, words, catch_exceptions=False)
     assert caught.value.exit_code == 2
 
 

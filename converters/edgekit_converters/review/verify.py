@@ -76,6 +76,21 @@ class Again:
     trust: bool = False
 
 
+def require_package(folder: Path) -> None:
+    """Whether `folder` looks like a package at all.
+
+    Raises:
+        UsageError: it is no package.
+    """
+    if not (folder / "package.json").is_file():
+        raise UsageError(
+            "no package: there is no package.json in it",
+            where=str(folder),
+            remedy="give the folder that edgekit convert wrote",
+            code="no_package",
+        )
+
+
 def verify_package(folder: Path, again: Again | None = None) -> Review:
     """Check the package in `folder`; see the module.
 
@@ -83,14 +98,8 @@ def verify_package(folder: Path, again: Again | None = None) -> Review:
         UsageError: it is no package.
         DocumentError, StorageError: its manifest cannot be read.
     """
+    require_package(folder)
     path = folder / "package.json"
-    if not path.is_file():
-        raise UsageError(
-            "no package: there is no package.json in it",
-            where=str(folder),
-            remedy="give the folder that edgekit convert wrote",
-            code="no_package",
-        )
     manifest = parse_manifest(_read(path), where=str(path))
     checks = [*_files(folder, manifest), *_described(manifest)]
     if all(item.result == OK for item in checks if item.check == "file"):
