@@ -45,6 +45,8 @@ COSTS = {
 }
 ERRORS = ("rmse", "mae")
 """Metrics of tasks of which less is better."""
+_SHARES = frozenset(("top1", "top5", "auc", "map", "map50", "miou", "pixel_accuracy", "recall1"))
+"""Metrics of tasks that are never more than 1."""
 SNR = "snr"
 ACCURACY = "accuracy"
 _ITEM = re.compile(r"\s*([A-Za-z][A-Za-z0-9_@.]*)\s*(<=|>=|<|>|==?)\s*([0-9.eE+-]+)\s*([^\s\d]*)\s*\Z")
@@ -159,7 +161,11 @@ def _term(word: str) -> Term:
         raise _wrong(f"{word!r} is no bound (METRIC<NUMBER UNIT)", close or "for example latency<30ms")
     metric, op, number, unit = match.groups()
     if op.startswith("="):
-        raise _wrong(f"{word!r}: a figure that is measured is never equal to a number", "use <= or >=")
+        way = "<=" if metric in (*COSTS, *ERRORS) else ">="
+        raise _wrong(
+            f"{word!r}: a figure that is measured is never equal to a number",
+            f"use {metric}{way}{number}{unit}",
+        )
     try:
         value = float(number)
     except ValueError:
@@ -189,10 +195,13 @@ def _quality(word: str, metric: str, op: str, value: float, unit: str) -> Term:
         raise _wrong(f"{word!r}: {unit!r} is no unit of {metric}", close)
     error = metric in ERRORS
     if op.startswith("<") and not error:
+        right = f"{metric}>={value:g}{unit}"
+        if metric in (*_SHARES, SNR, ACCURACY):
+            raise _wrong(f"{word!r}: {metric} is a quality, bounded from below", f"use {right}")
         close = did_you_mean(metric, COSTS)
-        raise _wrong(
-            f"{word!r}: {metric} is a quality, bounded from below", close or f"use {metric}>={value:g}{unit}"
-        )
+        raise _wrong(f"{word!r}: {metric} is no cost", f"{close}; a quality is bounded from below, {right}")
+    if metric in _SHARES and value > (100 if unit else 1):
+        raise _wrong(f"{word!r}: {metric} is never more than 1", "a share, such as 0.97 or 97%")
     if op.startswith(">") and error:
         raise _wrong(f"{word!r}: {metric} is an error, bounded from above", f"use {metric}<{value:g}")
     return Term(metric=metric, op=op, limit=value / 100 if unit == "%" else value)
