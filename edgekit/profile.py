@@ -101,7 +101,9 @@ def search_folders() -> tuple[Path, ...]:
     own = [Path(part).expanduser() for part in os.environ.get(FOLDERS, "").split(os.pathsep) if part]
     for folder in own:
         if not folder.is_dir():
-            raise ProfileError("not a folder", where=str(folder), remedy=f"{FOLDERS} names it")
+            raise ProfileError(
+                "not a folder", where=str(folder), remedy=f"{FOLDERS} or --profiles-dir names it"
+            )
     return (*own, profiles_folder())
 
 

@@ -65,7 +65,9 @@ def load(text: str) -> Function:
     spec.loader.exec_module(module)
     found = getattr(module, name, None)
     if not callable(found):
-        raise UsageError(f"{file.name} has no function {name!r}", where="--finetune")
+        raise UsageError(
+            f"{file.name} has no function {name!r}", where="--finetune", remedy="name one that is there"
+        )
     function: Function = found
     return function
 
