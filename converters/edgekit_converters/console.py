@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import shlex
+import signal
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -65,16 +67,30 @@ def run_convert(*, as_json: bool, **options: Any) -> int:
 
     request = _request(options)
     errors = Console(stderr=True)
-    if as_json or not errors.is_terminal:
-        result = convert(request, Silent())
-    else:
-        with Bars(errors) as bars:
-            result = convert(request, bars)
+    with _cleaning_up():
+        if as_json or not errors.is_terminal:
+            result = convert(request, Silent())
+        else:
+            with Bars(errors) as bars:
+                result = convert(request, bars)
     if as_json:
         click.echo(json.dumps(_json(result, request.out), indent=2, sort_keys=True))
     else:
         _print(result, request.out)
     return 3 if result.manifest.refused else 0
+
+
+@contextmanager
+def _cleaning_up() -> Iterator[None]:
+    """SIGTERM ends it as Ctrl-C does: no folder and no process is left."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def run_init(source: Path, out: Path | None, force: bool, trust: bool) -> None:

@@ -7,6 +7,7 @@ import os
 import resource
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -359,3 +360,27 @@ def test_an_option_that_could_say_nothing_is_not_passed_over(
     with pytest.raises(UsageError, match=where):
         converted(model, cache, workers, **options)
     assert not (model.parent / "out").exists()
+
+
+def test_a_conversion_that_is_terminated_leaves_no_folder(model: Path, cache: Path, tmp_path: Path) -> None:
+    work = tmp_path / "tmp"
+    work.mkdir()
+    command = [
+        sys.executable,
+        "-m",
+        "edgekit",
+        "convert",
+        str(model),
+        *ONNX_HOST,
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    environment = {**os.environ, "TMPDIR": str(work), "EDGEKIT_CACHE": str(cache / "new")}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as process:
+        end = time.monotonic() + 30
+        while process.poll() is None and not list(work.iterdir()) and time.monotonic() < end:
+            time.sleep(0.005)
+        process.terminate()
+        assert process.wait(30) != 0
+    assert list(work.iterdir()) == []
+    assert not (tmp_path / "out").exists()
