@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, metadata, version
 
@@ -31,11 +32,13 @@ _CLASSIFIED = {
 """Classifiers that name one licence; the one for BSD names three."""
 
 
+@functools.cache
 def tool_versions() -> Mapping[str, str]:
     """Name → version of the tools that are installed."""
     return {name: version(distribution) for name, distribution in installed().items()}
 
 
+@functools.cache
 def installed() -> Mapping[str, str]:
     """Name → the distribution of PyPI that it is installed from."""
     found: dict[str, str] = {}
