@@ -12,7 +12,7 @@ from edgekit.contract import OutputSpec
 from edgekit.errors import DataError
 from edgekit_converters.verify.compare import output_error
 from edgekit_converters.verify.tasks import Judged, figures_of, judged
-from edgekit_converters.verify.tasks.classification import auc, confusion, gain
+from edgekit_converters.verify.tasks.classification import auc, confusion, gain, worse_than_chance
 from edgekit_converters.verify.verdict import judge
 
 RANDOM = np.random.default_rng(3)
@@ -171,3 +171,10 @@ def test_confusion_counts_label_by_answer_and_gain_reaches_one() -> None:
     labels = np.array([0, 1, 1, 0])
     assert confusion(y, labels, "softmax") == [[1, 1], [1, 1]]
     assert gain(y, labels, "softmax", positive=1, steps=4) == [0.5, 0.5, 1.0, 1.0]
+
+
+def test_labels_that_are_off_by_one_are_told_from_a_weak_model() -> None:
+    truth = np.arange(64) % 4
+    assert worse_than_chance(truth == (truth + 1) % 4, 4)
+    assert not worse_than_chance(np.arange(64) % 4 == 0, 4)
+    assert not worse_than_chance(truth[:4] == truth[:4] + 1, 4), "too few to tell"

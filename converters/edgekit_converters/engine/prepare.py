@@ -124,11 +124,12 @@ def prepare(context: Context, contract: Contract) -> Prepared:
     reference = _reference(context, source, resolved, samples, data)
     check_outputs(reference, samples.n, source)
     check_shapes(reference, resolved, source)
-    Yardstick(resolved=resolved, samples=samples, origin=origin, reference=reference).check_labels()
+    odd = Yardstick(resolved=resolved, samples=samples, origin=origin, reference=reference).check_labels()
     context.progress.step("source", "making the hub graph")
     hub = _hub(context, source, resolved, samples, data, reference)
     context.progress.step("source", "done")
     warnings = calibration_warnings(calibration, validation) if calibration else ()
+    warnings = (*warnings, *odd)
     if validation is not None and validation.labels is not None and resolved.judged is None:
         warnings = (*warnings, "labels_not_used")
     return Prepared(

@@ -18,7 +18,9 @@ from edgekit_converters.npz import load_arrays, save_arrays
 from edgekit_converters.resolve import Resolved
 from edgekit_converters.values import EXACT, Signature
 from edgekit_converters.verify.compare import OutputError, output_error
+from edgekit_converters.verify.scores import class_scores
 from edgekit_converters.verify.tasks import FIGURES, Judged, figures_of, judged
+from edgekit_converters.verify.tasks.classification import worse_than_chance
 from edgekit_converters.verify.verdict import Verdict, judge
 
 
@@ -81,19 +83,19 @@ class Yardstick:
             for item in found
         )
 
-    def check_labels(self) -> None:
-        """Look at the labels before anything is built for them.
+    def check_labels(self) -> tuple[str, ...]:
+        """Look at the labels before anything is built for them; gives the codes of what is odd.
 
         Raises:
             DataError: they are not what the judged output's task needs.
         """
         spec, labels = self.resolved.judged, self.labels
         if spec is None or labels is None:
-            return
+            return ()
         where = f"{self.samples.where}: labels"
         try:
-            for figure in figures_of(spec, self.reference, self.samples.inputs, labels, where):
-                figure.rows(self.reference)
+            found = figures_of(spec, self.reference, self.samples.inputs, labels, where)
+            rows = {figure.name: figure.rows(self.reference) for figure in found}
         except (ValueError, IndexError, TypeError) as error:
             raise DataError(
                 f"labels {labels.dtype} {labels.shape} do not fit the {spec.task} of output {spec.name!r}",
@@ -101,6 +103,10 @@ class Yardstick:
                 remedy="give labels in the form that the task needs, or correct outputs.task in the contract",
                 code="wrong_labels",
             ) from error
+        if "top1" not in rows:
+            return ()
+        classes = class_scores(self.reference[spec.name][:1], spec.activation).shape[-1]
+        return ("labels_shifted",) if worse_than_chance(rows["top1"], classes) else ()
 
     def verdict(
         self, precision: str, errors: Mapping[str, OutputError], figures: Sequence[Judged]

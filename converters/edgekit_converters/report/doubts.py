@@ -4,6 +4,7 @@ from __future__ import annotations
 
 _VALIDATION = {
     "labels_not_used": "labels are not used: no output has a task (model.toml: [[outputs]] task)",
+    "labels_shifted": "the source is right less often than by chance; are labels counted from 0?",
     "range_left": "values lie outside of the range that was calibrated",
     "wrong_scale": "another scale than the calibration data (0 to 255 against 0 to 1?)",
 }

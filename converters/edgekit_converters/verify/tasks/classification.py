@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit.paired import binomial_tail
 from edgekit_converters.verify.scores import class_scores
 from edgekit_converters.verify.tasks.paired import Figure, mean
 
 Array = NDArray[Any]
+_RARE = 0.001
 
 
 def classification_figures(name: str, source: Array, labels: Array, activation: str) -> tuple[Figure, ...]:
@@ -30,6 +32,12 @@ def classification_figures(name: str, source: Array, labels: Array, activation: 
     if classes == 2 and len(np.unique(labels)) == 2:
         found.append(Figure(name="auc", output=name, rows=_scored(name, labels, activation), value=auc))
     return tuple(found)
+
+
+def worse_than_chance(hits: Array, classes: int) -> bool:
+    """Whether guessing among `classes` gives so few `hits` (n,) less than once in a thousand times."""
+    right, n = int(np.count_nonzero(hits)), len(hits)
+    return binomial_tail(n - right, n, 1 - 1 / max(classes, 2)) < _RARE
 
 
 def auc(rows: Array) -> float:
