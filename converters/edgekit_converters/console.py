@@ -74,7 +74,7 @@ def run_convert(*, as_json: bool, **options: Any) -> int:
             with Bars(errors) as bars:
                 result = convert(request, bars)
     if as_json:
-        click.echo(json.dumps(_json(result, request.out), indent=2, sort_keys=True))
+        click.echo(json.dumps(_json(result), indent=2, sort_keys=True))
     else:
         _print(result, request.out)
     return 3 if result.manifest.refused else 0
@@ -126,12 +126,12 @@ def _request(options: Mapping[str, Any]) -> Request:
     )
 
 
-def _json(result: Result, out: Path) -> dict[str, Any]:
+def _json(result: Result) -> dict[str, Any]:
     manifest = result.manifest.to_dict()
     return {
         "package": result.manifest.digest,
         "ref": result.manifest.ref,
-        "out": str(out),
+        "out": str(result.place),
         "variants": manifest["variants"],
         "refused": manifest.get("refused", []),
         "warnings": result.report["warnings"],
@@ -157,7 +157,10 @@ def _print(result: Result, out: Path) -> None:
     for note in result.report["notes"]:
         console.print(f"[yellow]{note}[/]")
     _print_refused(console, manifest.refused)
-    console.print(f"package {out}, report {out / 'report' / 'index.html'}", soft_wrap=True)
+    if result.place != out:
+        console.print(f"nothing passed: the package in {out} stays as it was", soft_wrap=True)
+    report = result.place / "report" / "index.html"
+    console.print(f"package {result.place}, report {report}", soft_wrap=True)
 
 
 def _print_refused(console: Console, refused: Sequence[Refusal]) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from edgekit.documents import BenchFigures, Measurement, Measurements
 from edgekit.errors import DataError, RefusedError
+from edgekit.package import load_package
 from edgekit_converters.engine.convert import convert
 from edgekit_converters.engine.pool import Pool
 from edgekit_converters.engine.request import Request, Result
@@ -203,3 +204,20 @@ def test_a_model_far_too_large_is_refused_before_it_is_read(tmp_path: Path) -> N
     assert caught.value.exit_code == 3
     assert asked == []
     assert not (tmp_path / "p").exists()
+
+
+def test_a_conversion_of_which_nothing_passes_costs_no_older_package(
+    model: Path, tmp_path: Path, cache: Path, workers: Pool
+) -> None:
+    older = run(model, tmp_path / "out", cache, workers, None, profiles=PROFILES[:1], precisions=("fp32",))
+    assert older.place == tmp_path / "out"
+    options: dict[str, Any] = {"profiles": PROFILES[:1], "precisions": ("fp32",)}
+    for _ in range(2):
+        failed = run(model, tmp_path / "out", cache, workers, "size<10B", **options)
+        assert failed.manifest.variants == ()
+        assert failed.place == tmp_path / "out.refused"
+    assert load_package(tmp_path / "out").digest == older.manifest.digest
+    assert load_package(failed.place).digest == failed.manifest.digest
+    (failed.place / "package.json").unlink()
+    again = run(model, tmp_path / "out", cache, workers, "size<10B", **options)
+    assert again.place == tmp_path / "out.refused1", "what is no package is not ours to replace"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import platform
 import shutil
 import tempfile
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.digest import canonical_json, sha256_file
+from edgekit.errors import EdgekitError
 from edgekit.package import (
     File,
     Manifest,
@@ -50,7 +52,7 @@ def write_package(
     *,
     seconds: float,
 ) -> Result:
-    """Assemble beside ``request.out`` and swap it in.
+    """Assemble beside ``request.out`` and swap it in; beside an older package if no variant was shipped.
 
     Raises:
         StorageError: the disk is full or not writable; what was there is untouched.
@@ -80,14 +82,15 @@ def write_package(
         )
         (work / "report" / "sbom.cdx.json").write_bytes(canonical_json(bill_of_materials(manifest)))
         load_package(work)
-        _swap(work, out)
+        place = out if variants else _spared(out)
+        _swap(work, place)
     except OSError as error:
         raise storage_error(
             error, str(out), "the package cannot be written", "choose another --out"
         ) from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    return Result(manifest=manifest, measurements=measurements, report=report)
+    return Result(manifest=manifest, place=place, measurements=measurements, report=report)
 
 
 def _variant(work: Path, prepared: Prepared, wanted: Wanted, checked: Checked) -> Variant:
@@ -302,6 +305,23 @@ def _host_profiles() -> tuple[str, ...]:
         model = board.read_text(encoding="utf-8", errors="replace").rstrip("\0") or None
     facts = SimpleNamespace(machine=platform.machine(), model=model, runtimes=runtimes)
     return match_profiles(facts)
+
+
+def _spared(out: Path) -> Path:
+    """Where a package without variants goes: an older one that has some is not lost for it."""
+    try:
+        older = load_package(out).variants
+    except EdgekitError:
+        return out
+    if not older:
+        return out
+    names = (f"{out.name}.refused{number or ''}" for number in itertools.count())
+    return next(place for place in map(out.with_name, names) if _is_ours(place))
+
+
+def _is_ours(place: Path) -> bool:
+    """Whether a package may be put there: nothing is, or an earlier one."""
+    return not place.exists() or (place / "package.json").is_file()
 
 
 def _swap(work: Path, out: Path) -> None:

@@ -45,9 +45,13 @@ class Request:
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What was written: the manifest, host figures, and the facts that only the report shows."""
+    """What was written: the manifest, host figures, and the facts that only the report shows.
+
+    `place` is the package's folder, the one asked for unless that would have cost an older package.
+    """
 
     manifest: Manifest
+    place: Path
     measurements: Mapping[str, Any]
     report: Mapping[str, Any] = field(default_factory=dict)
 
