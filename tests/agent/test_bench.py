@@ -225,7 +225,7 @@ def test_a_model_that_never_answers_is_ended(service: FakeService, tmp_path: Pat
 def test_a_model_that_takes_too_much_memory_is_ended(service: FakeService, tmp_path: Path) -> None:
     toy = make(behaviour="hang early")
     service.add(toy)
-    bench = bench_of(Home(path=tmp_path / "dev"), service, bench_memory_mb=16)
+    bench = bench_of(Home(path=tmp_path / "dev"), service, bench_memory_mb=8)
     result = measure(bench, signed(service, order(toy)))
     assert result.state == "failed"
     assert result.reason is not None
