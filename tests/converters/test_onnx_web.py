@@ -29,7 +29,7 @@ from edgekit_converters.targets.onnx.web import session as web
 from edgekit_converters.targets.onnx.web.server import Server
 from edgekit_converters.targets.onnx.web.session import Page, WebSession
 from edgekit_converters.targets.onnx.web.tool import tools
-from tests.conftest import in_ci, require_service
+from tests.conftest import missing, require_service
 from tests.converters.graphs import GraphBuilder, save, small_cnn
 
 pytestmark = pytest.mark.timeout(180)
@@ -40,8 +40,7 @@ def page() -> Iterator[Page]:
     """The page of this process."""
     require_service("chromium")
     if WEB.ready() is None:
-        reason = "onnxruntime-web is not installed (edgekit tools install web)"
-        pytest.fail(reason) if in_ci() else pytest.skip(reason)
+        missing("onnxruntime-web is not installed (edgekit tools install web)")
     found = tools()
     assert found is not None
     yield web.the_page(*found)

@@ -11,15 +11,13 @@ import pytest
 
 from edgekit.package import Tensor
 from edgekit_converters.errors import Refusal
-from edgekit_converters.sidecars import TRITON
 from edgekit_converters.targets.triton import TritonTarget, config
 from edgekit_converters.targets.triton.check import faults, parsed
 from edgekit_converters.targets.triton.pbtxt import Map, text
 from edgekit_converters.targets.triton.repository import model_name
 from edgekit_converters.values import Built, Job
-from tests.conftest import in_ci
 from tests.converters.quant_models import samples
-from tests.converters.triton_jobs import job_of
+from tests.converters.triton_jobs import built_in, job_of, require_triton
 
 FRESH = samples(19, seed=7)
 PRODUCTION = "model_repository/little_net"
@@ -28,21 +26,13 @@ PRODUCTION = "model_repository/little_net"
 @pytest.fixture
 def python() -> Path:
     """The sidecar's interpreter; with CI=true it must be there."""
-    found = TRITON.python()
-    if found is None:
-        reason = "the sidecar is not installed: edgekit tools install triton"
-        if in_ci():
-            pytest.fail(f"{reason}; with CI=true nothing may be skipped")
-        pytest.skip(reason)
-    return found
+    return require_triton()
 
 
 @pytest.fixture
 def made(tmp_path: Path) -> tuple[Job, Built, Path]:
     """A small model as a Triton variant: its job, what was built, and where."""
-    job, folder = job_of(tmp_path), tmp_path / "variant"
-    folder.mkdir()
-    return job, TritonTarget().build(job, folder), folder
+    return built_in(tmp_path)
 
 
 def forms(job: Job) -> Iterator[tuple[str, dict[str, Any]]]:

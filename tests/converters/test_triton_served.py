@@ -23,15 +23,13 @@ from edgekit_converters import frontends
 from edgekit_converters.errors import ToolFailed
 from edgekit_converters.npz import load_arrays
 from edgekit_converters.onnx_session import OnnxSession
-from edgekit_converters.sidecars import TRITON
 from edgekit_converters.source import recognise
 from edgekit_converters.targets.triton import TritonTarget
 from edgekit_converters.targets.triton.served import TritonSession
 from edgekit_converters.values import Built, Job
-from tests.conftest import in_ci
 from tests.converters.graphs import GraphBuilder
 from tests.converters.quant_models import samples
-from tests.converters.triton_jobs import job_from, job_of
+from tests.converters.triton_jobs import built_in, job_from, job_of, require_triton
 
 FRESH = samples(19, seed=7)
 PRODUCTION = "model_repository/little_net"
@@ -40,21 +38,13 @@ PRODUCTION = "model_repository/little_net"
 @pytest.fixture
 def python() -> Path:
     """The sidecar's interpreter; with CI=true it must be there."""
-    found = TRITON.python()
-    if found is None:
-        reason = "the sidecar is not installed: edgekit tools install triton"
-        if in_ci():
-            pytest.fail(f"{reason}; with CI=true nothing may be skipped")
-        pytest.skip(reason)
-    return found
+    return require_triton()
 
 
 @pytest.fixture
 def made(tmp_path: Path) -> tuple[Job, Built, Path]:
     """A small model as a Triton variant: its job, what was built, and where."""
-    job, folder = job_of(tmp_path), tmp_path / "variant"
-    folder.mkdir()
-    return job, TritonTarget().build(job, folder), folder
+    return built_in(tmp_path)
 
 
 def alone(job: Job, inputs: Mapping[str, Any], file: Path | None = None) -> dict[str, Any]:

@@ -12,7 +12,10 @@ from edgekit.package import Tensor
 from edgekit_converters import hub
 from edgekit_converters.npz import save_arrays
 from edgekit_converters.quantize import calibration
-from edgekit_converters.values import Job, Source
+from edgekit_converters.sidecars import TRITON
+from edgekit_converters.targets.triton import TritonTarget
+from edgekit_converters.values import Built, Job, Source
+from tests.conftest import missing
 from tests.converters.graphs import GraphBuilder
 from tests.converters.quant_models import residual, samples
 
@@ -85,3 +88,18 @@ def _port(item: Any) -> Tensor:
     sizes = tuple(dim.dim_value if dim.HasField("dim_value") else -1 for dim in kind.shape.dim)
     dtype = str(onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type))
     return Tensor(name=item.name, dtype=dtype, shape=(-1, *sizes[1:]))
+
+
+def require_triton() -> Path:
+    """The sidecar's interpreter; skips where there is none, fails in CI."""
+    found = TRITON.python()
+    if found is None:
+        missing("the sidecar is not installed: edgekit tools install triton")
+    return found
+
+
+def built_in(folder: Path) -> tuple[Job, Built, Path]:
+    """A small model as a Triton variant: its job, what was built, and where."""
+    job, place = job_of(folder), folder / "variant"
+    place.mkdir()
+    return job, TritonTarget().build(job, place), place

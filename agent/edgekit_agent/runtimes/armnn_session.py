@@ -25,12 +25,13 @@ from edgekit_agent.runtimes.batching import (
     tensor_not_found,
     to_artifact,
 )
+from edgekit_agent.runtimes.contract_ports import ContractPorts
 
 SECONDS = 60.0
 """How long loading, and one inference, may take before the child is ended."""
 
 
-class ArmnnSession:
+class ArmnnSession(ContractPorts):
     """Implements `edgekit.ports.Session`; threads wait for each other."""
 
     def __init__(
@@ -45,16 +46,6 @@ class ArmnnSession:
         self._batch = next((port.shape[0] for port in self._child.inputs if port.shape), 1)
         for tensor in (*variant.inputs, *variant.outputs):
             self._place(tensor)
-
-    @property
-    def inputs(self) -> Sequence[Tensor]:
-        """Inputs in the contract's terms."""
-        return self._variant.inputs
-
-    @property
-    def outputs(self) -> Sequence[Tensor]:
-        """Outputs in the contract's terms."""
-        return self._variant.outputs
 
     @property
     def backend(self) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +30,7 @@ from edgekit_agent.runtimes.batching import (
     tensor_not_found,
     to_artifact,
 )
+from edgekit_agent.runtimes.contract_ports import ContractPorts
 
 _FAILURES = (RuntimeError, ValueError, TypeError, MemoryError)
 _LARGEST_PIECE = 32
@@ -54,7 +55,7 @@ class _Port:
     quantization: Quantization | None
 
 
-class LiteRtSession:
+class LiteRtSession(ContractPorts):
     """Implements `edgekit.ports.Session`; `run` may be called from several threads at once."""
 
     def __init__(
@@ -68,16 +69,6 @@ class LiteRtSession:
         first = self._new_worker()
         self._backend = first.backend
         self._free.put(first)
-
-    @property
-    def inputs(self) -> Sequence[Tensor]:
-        """Inputs in the contract's terms."""
-        return self._variant.inputs
-
-    @property
-    def outputs(self) -> Sequence[Tensor]:
-        """Outputs in the contract's terms."""
-        return self._variant.outputs
 
     @property
     def backend(self) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from edgekit.errors import UnavailableError
-from edgekit.package import Tensor, Variant
+from edgekit.package import Variant
 from edgekit_agent.errors import ModelError
 from edgekit_agent.runtimes.batching import (
     Array,
@@ -23,6 +23,7 @@ from edgekit_agent.runtimes.batching import (
     tensor_not_found,
     to_artifact,
 )
+from edgekit_agent.runtimes.contract_ports import ContractPorts
 
 ARENA = False
 """Whether tensors come from ONNX Runtime's arena. Measured on small models (MNIST, digits int8; one
@@ -39,7 +40,7 @@ _DTYPES = {
 }
 
 
-class OnnxSession:
+class OnnxSession(ContractPorts):
     """Implements `edgekit.ports.Session`; `run` may be called from several threads at once."""
 
     def __init__(self, path: Path, variant: Variant, *, threads: int, providers: tuple[str, ...]) -> None:
@@ -61,16 +62,6 @@ class OnnxSession:
             ) from error
         self._fixed = self._fixed_batch()
         self._wanted = [item.artifact_name or item.name for item in variant.outputs]
-
-    @property
-    def inputs(self) -> Sequence[Tensor]:
-        """Inputs in the contract's terms."""
-        return self._variant.inputs
-
-    @property
-    def outputs(self) -> Sequence[Tensor]:
-        """Outputs in the contract's terms."""
-        return self._variant.outputs
 
     @property
     def backend(self) -> str:

@@ -177,8 +177,7 @@ def depth_to_space(
     if shape is None:
         return None
     n, h, w, c = shape
-    lines = e.reshape(tensor, (n * h, w, block, c // block))
-    return [e.reshape(e.transpose(lines, (0, 2, 1, 3)), outputs[0].shape)]
+    return _lines_swapped(e, tensor, (n * h, w, block, c // block), outputs[0])
 
 
 def space_to_depth(
@@ -190,8 +189,11 @@ def space_to_depth(
     if shape is None:
         return None
     n, h, w, c = shape
-    lines = e.reshape(tensor, (n * h // block, block, w // block, block * c))
-    return [e.reshape(e.transpose(lines, (0, 2, 1, 3)), outputs[0].shape)]
+    return _lines_swapped(e, tensor, (n * h // block, block, w // block, block * c), outputs[0])
+
+
+def _lines_swapped(e: Emitter, tensor: Tensor, lines: tuple[int, ...], output: Spec) -> list[Tensor]:
+    return [e.reshape(e.transpose(e.reshape(tensor, lines), (0, 2, 1, 3)), output.shape)]
 
 
 def cut(e: Emitter, tensor: Tensor, axis: int, start: int, count: int) -> Tensor:
